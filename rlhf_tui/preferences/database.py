@@ -1,0 +1,196 @@
+"""The SQLite file: opening it safely, whole transactions, and errors in plain words."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from importlib import resources
+from pathlib import Path
+
+from rlhf_tui.errors import UsageError, UserError
+
+APPLICATION_ID = 0x524C4846  # 'RLHF', as in schema.sql
+VERSION = 1
+
+Value = str | int | float | None
+Row = sqlite3.Row
+
+
+def now() -> str:
+    """The present moment in UTC, as it is stored."""
+    return datetime.now(UTC).isoformat(timespec="milliseconds")
+
+
+class Database:
+    """One connection. Every error a user can act on leaves it as a `UserError`."""
+
+    def __init__(self, path: Path, *, patience: float) -> None:
+        """Open an existing file. `patience`: seconds to wait for another program's lock."""
+        self.path = path
+        with self._plain_errors():
+            self._connection = sqlite3.connect(
+                f"{path.resolve().as_uri()}?mode=rw", uri=True, timeout=patience, isolation_level=None
+            )
+        self._connection.row_factory = sqlite3.Row
+
+    @contextmanager
+    def _plain_errors(self) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.Error as error:
+            plain = in_plain_words(error, self.path)
+            if plain is None:
+                raise
+            raise plain from error
+
+    def prepare(self) -> None:
+        """The settings every connection needs; WAL lets a run write while the app reads."""
+        for pragma in ("journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON"):
+            self.run(f"PRAGMA {pragma}")
+
+    def run(self, sql: str, *values: Value) -> int:
+        """Execute one statement; return the number of rows it changed."""
+        with self._plain_errors():
+            return self._connection.execute(sql, values).rowcount
+
+    def insert(self, sql: str, *values: Value) -> int:
+        """Execute one INSERT; return the new row's id."""
+        with self._plain_errors():
+            row = self._connection.execute(sql, values).lastrowid
+        assert row is not None
+        return row
+
+    def rows(self, sql: str, *values: Value) -> list[Row]:
+        """Every row of a query."""
+        with self._plain_errors():
+            return self._connection.execute(sql, values).fetchall()
+
+    def row(self, sql: str, *values: Value) -> Row | None:
+        """The first row of a query, or None."""
+        found = self.rows(sql, *values)
+        return found[0] if found else None
+
+    def number(self, sql: str, *values: Value) -> int:
+        """The single integer a query yields."""
+        return int(self.rows(sql, *values)[0][0])
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """All or nothing. Inside another transaction it becomes part of that one."""
+        if self._connection.in_transaction:
+            yield
+            return
+        self.run("BEGIN IMMEDIATE")
+        try:
+            yield
+            self.run("COMMIT")
+        except BaseException:
+            if self._connection.in_transaction:
+                self._connection.rollback()
+            raise
+
+    def script(self, sql: str) -> None:
+        """Execute several statements as one transaction."""
+        with self._plain_errors():
+            self._connection.executescript(f"BEGIN IMMEDIATE;\n{sql}\nCOMMIT;")
+
+    def close(self) -> None:
+        self._connection.close()
+
+
+def create(path: Path, *, patience: float) -> Database:
+    """Make a new, empty store file. Raises UsageError when `path` exists, UserError when it cannot be made."""
+    try:
+        path.open("x").close()
+    except FileExistsError:
+        raise UsageError(f"{path} exists already.", todo="Choose another place, or remove it first.") from None
+    except OSError as error:
+        raise UserError(f"{path} cannot be made.", why=str(error), todo="Choose a folder you may write to.") from None
+    try:
+        database = Database(path, patience=patience)
+        try:
+            database.prepare()
+            database.script(resources.files(__package__).joinpath("schema.sql").read_text("utf-8"))
+        except BaseException:
+            database.close()
+            raise
+    except BaseException:
+        path.unlink(missing_ok=True)
+        raise
+    return database
+
+
+def open_existing(path: Path, *, patience: float) -> Database:
+    """Open a store file. Raises UsageError when it is missing, not ours, or of a newer version."""
+    if not path.is_file():
+        raise UsageError(
+            f"There are no preferences at {path}.",
+            why="The file does not exist.",
+            todo="Make a project with 'rlhf-tui init DIR', or name another folder with --project DIR.",
+        )
+    database = Database(path, patience=patience)
+    try:
+        application = database.number("PRAGMA application_id")
+        version = database.number("PRAGMA user_version")
+        if application != APPLICATION_ID:
+            raise UsageError(
+                f"{path} does not hold rlhf-tui preferences.",
+                why="It is a database of another program.",
+                todo="Name a project folder made with 'rlhf-tui init'.",
+            )
+        if version > VERSION:
+            raise UsageError(
+                f"{path} was written by a newer rlhf-tui.",
+                why=f"Its version is {version}; this program knows up to {VERSION}.",
+                todo="Update rlhf-tui ('pip install --upgrade rlhf-tui').",
+            )
+        database.prepare()
+    except BaseException:
+        database.close()
+        raise
+    return database
+
+
+def in_plain_words(error: sqlite3.Error, path: Path) -> UserError | None:
+    """What the user can do about a database error; None when it is our bug."""
+    code = getattr(error, "sqlite_errorcode", None)
+    if code is None:
+        return None
+    primary = code & 0xFF  # extended codes keep the kind in the low byte
+    if primary in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+        return UserError(
+            f"{path} is locked.",
+            why="Another program has been writing to it for too long.",
+            todo="Close the other program, or try again when it is done. Nothing was changed.",
+        )
+    if primary in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM, sqlite3.SQLITE_AUTH):
+        return UserError(
+            f"{path} cannot be written.",
+            why="The file or its folder is read-only.",
+            todo="Give yourself write permission, or copy the project to a place of yours. Nothing was changed.",
+        )
+    if primary == sqlite3.SQLITE_NOTADB:
+        return UsageError(
+            f"{path} is not a database.",
+            why="It does not begin like an SQLite file.",
+            todo="Name a project folder made with 'rlhf-tui init', or restore the file from a backup.",
+        )
+    if primary == sqlite3.SQLITE_CORRUPT:
+        return UserError(
+            f"{path} is damaged.",
+            why=str(error),
+            todo="Restore it from a backup, or try 'sqlite3 preferences.db .recover'.",
+        )
+    if primary == sqlite3.SQLITE_FULL:
+        return UserError(
+            f"{path} cannot grow.", why="The disk is full.", todo="Free some space and try again. Nothing was changed."
+        )
+    if primary in (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_IOERR):
+        return UserError(
+            f"{path} cannot be read or written.",
+            why=str(error),
+            todo="Check that the disk is there and that you may read and write the folder.",
+        )
+    return None

@@ -1,0 +1,156 @@
+"""Asking a run to pause, go on, save or stop; and, in the worker, hearing it.
+
+A request is a file in the run's `control/` folder, so it can come from any process, before or after
+the app was closed, and asking twice changes nothing. SIGTERM and SIGINT ask for a stop, too.
+"""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
+from types import FrameType
+from typing import Literal, NamedTuple
+
+from rlhf_tui.errors import UsageError, UserError
+from rlhf_tui.runs.events import EventSink, Stage
+from rlhf_tui.runs.folder import PAUSED, RunFolder, write_whole
+
+Verb = Literal["pause", "resume", "save", "stop"]
+
+_FILES = ("pause", "save", "stop")
+_POLL = 0.2
+_ENDED = {"finished", "stopped", "failed", "crashed"}
+
+
+class StopRequested(Exception):
+    """Somebody asked the run to stop; it has saved and now unwinds."""
+
+
+def request(run: RunFolder, verb: Verb) -> None:
+    """Ask `run` for something. It acts at its next boundary between steps; asking twice is harmless.
+
+    `stop` also ends a pause. A run that has not begun yet acts when it does. Raises UsageError when
+    the run has ended (except for `stop`, which then has nothing left to do).
+    """
+    if run.status() in _ENDED:
+        if verb == "stop":
+            return
+        raise UsageError(
+            f"{run.name} is not running: it cannot {verb}.",
+            why=f"Its status is '{run.status()}'.",
+            todo="'rlhf-tui runs list' shows which runs are alive.",
+        )
+    try:
+        if verb == "resume":
+            (run.control_dir / "pause").unlink(missing_ok=True)
+        else:
+            write_whole(run.control_dir / verb, b"")
+    except OSError as error:
+        raise UserError(
+            f"{run.name} could not be asked to {verb}.", why=str(error), todo="Check the disk and the folder's rights."
+        ) from None
+
+
+class StopSignal:
+    """SIGTERM and SIGINT in this process: the first is a request, the second ends it at once."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def install(self) -> None:
+        """Take over both signals (main thread only), and ignore the terminal's hang-up."""
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._received)
+
+    def _received(self, number: int, frame: FrameType | None) -> None:
+        self.count += 1
+        # Only the second raises: later ones must not interrupt the writing of Done.
+        if self.count == 2:
+            raise KeyboardInterrupt
+
+
+stop_signal = StopSignal()
+
+
+class Requests(NamedTuple):
+    """What is being asked of a run right now."""
+
+    pause: bool
+    stop: bool
+    save: bool
+
+
+class Control:
+    """The worker's ear. `folders` are control folders: the run's own, and those of the runs it is part of.
+
+    `emit`, when given, hears Stage('paused') and Stage('resumed').
+    """
+
+    def __init__(
+        self, folders: Sequence[Path], *, emit: EventSink | None = None, signals: StopSignal = stop_signal
+    ) -> None:
+        self._folders = tuple(folders)
+        self._emit = emit
+        self._signals = signals
+
+    def poll(self) -> Requests:
+        """What is asked now. Changes nothing."""
+        return Requests(
+            pause=self._asked("pause"),
+            stop=self._signals.count > 0 or self._asked("stop"),
+            save=self._asked("save"),
+        )
+
+    def boundary(self, save: Callable[[], None]) -> None:
+        """Between two steps: do what is asked, and return when the run should go on.
+
+        Every request saves first, once: a paused run may never get the chance again. While paused,
+        waits. Raises StopRequested when asked to stop.
+        """
+        saved = paused = False
+        try:
+            while any(asked := self.poll()):
+                self._forget("save")
+                if not saved:
+                    save()
+                    saved = True
+                if asked.stop:
+                    raise StopRequested
+                if asked.pause:
+                    if not paused:
+                        paused = True
+                        self._mark_paused()
+                    time.sleep(_POLL)
+        finally:
+            if paused:
+                self._forget(PAUSED)
+        if paused:
+            self._say("resumed")
+
+    def _mark_paused(self) -> None:
+        # A mark for `RunFolder.status`. On a full disk the pause itself still holds.
+        with suppress(OSError):
+            for folder in self._folders:
+                (folder / PAUSED).touch(mode=0o600)
+        self._say("paused")
+
+    def _say(self, name: str) -> None:
+        if self._emit is not None:
+            self._emit(Stage(name))
+
+    def _asked(self, name: str) -> bool:
+        return any((folder / name).exists() for folder in self._folders)
+
+    def _forget(self, name: str) -> None:
+        for folder in self._folders:
+            (folder / name).unlink(missing_ok=True)
+
+
+def clear(run: RunFolder) -> None:
+    """Drop all requests to `run` and its pause mark: they belonged to an execution that is over."""
+    for name in (*_FILES, PAUSED):
+        (run.control_dir / name).unlink(missing_ok=True)

@@ -1,0 +1,129 @@
+"""Starting a run in a process of its own, and watching one from any other.
+
+The worker gets a new session, no terminal, and a file for its output, so that closing the terminal,
+losing the connection or killing the app leaves it alone.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from rlhf_tui.errors import UserError
+from rlhf_tui.project import Project
+from rlhf_tui.runs.events import Done, Launch, Stamped
+from rlhf_tui.runs.folder import RunBusy, RunFolder
+from rlhf_tui.runs.journal import JournalReader, JournalWriter
+from rlhf_tui.runs.worker import BUSY, STAGES
+
+_POLL = 0.05
+_LOG_LINES = 12
+
+
+def launch(project: Project, run: RunFolder, *, stages: str = STAGES, patience: float = 120.0) -> None:
+    """Start the detached worker of `run`; returns once its Launch event is in the journal.
+
+    Raises RunBusy when the run has a worker already, UserError with the end of its log when it dies
+    before Launch or has not come that far after `patience` seconds; then nothing is left running.
+    """
+    if run.alive:
+        raise RunBusy(run.name)
+    process = _start(project, run, stages)
+    reader = JournalReader(run.events_path)
+    deadline = time.monotonic() + patience
+    while True:
+        # Asked before reading: a worker that has ended has written all it will ever write.
+        code = process.poll()
+        if _launched(reader, process.pid):
+            # Collects the exit code when the worker ends, so that no zombie stays behind.
+            threading.Thread(target=process.wait, daemon=True, name=f"reap {run.name}").start()
+            return
+        if code == BUSY:
+            raise RunBusy(run.name)
+        if code is not None:
+            raise _stillborn(run, f"Its process ended with code {code} before it began.")
+        if time.monotonic() > deadline:
+            process.kill()
+            process.wait()
+            raise _stillborn(run, f"It had not begun after {patience:.0f} seconds and was ended.")
+        time.sleep(_POLL)
+
+
+def follow(run: RunFolder, on_event: Callable[[Stamped], None], *, poll: float = 0.2) -> Done | None:
+    """Hand every event of `run` to `on_event`, past ones first, until its worker has let go of it.
+
+    Returns how it ended, or None when it crashed (or never began). What `on_event` raises goes on to
+    the caller; the run is not touched by it.
+    """
+    reader = JournalReader(run.events_path)
+    while True:
+        alive = run.alive  # asked before reading, as in `launch`
+        for stamped in reader.read():
+            on_event(stamped)
+        if not reader.caught_up:
+            continue
+        if not alive:
+            return run.done()
+        time.sleep(poll)
+
+
+def _start(project: Project, run: RunFolder, stages: str) -> subprocess.Popen[bytes]:
+    # -P keeps stray .py files of the current folder out of the import path; -u keeps the log current;
+    # faulthandler leaves a trace of a crash in native code.
+    command = [sys.executable, "-P", "-u", "-X", "faulthandler", "-m", "rlhf_tui.runs.worker"]
+    arguments = [str(project.root), run.name, "--stages", stages]
+    try:
+        log = os.open(run.log_path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+        try:
+            return subprocess.Popen(
+                command + arguments,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                cwd=project.root,
+                env=_environment(),
+                start_new_session=True,
+            )
+        finally:
+            os.close(log)
+    except OSError as error:
+        raise UserError(
+            f"The worker of {run.name} cannot be started.", why=str(error), todo="Check the disk and the free memory."
+        ) from None
+
+
+def _environment() -> dict[str, str]:
+    """This process's environment, with an import path on which the worker finds the same package."""
+    known = [str(Path(entry).resolve()) for entry in os.environ.get("PYTHONPATH", "").split(os.pathsep) if entry]
+    package = Path(__file__).resolve().parents[2]
+    if package.name not in {"site-packages", "dist-packages"} and str(package) not in known:
+        known.append(str(package))
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(known)} if known else dict(os.environ)
+
+
+def _launched(reader: JournalReader, pid: int) -> bool:
+    while True:
+        # An earlier execution of the same run left a Launch, too; the pid tells them apart.
+        if any(isinstance(event, Launch) and event.pid == pid for _, event in reader.read()):
+            return True
+        if reader.caught_up:
+            return False
+
+
+def _stillborn(run: RunFolder, why: str) -> UserError:
+    """The error for a worker that died before Launch; the journal gets it as well, if it takes it."""
+    tail = "\n".join(run.log_tail(_LOG_LINES))
+    error = UserError(
+        f"{run.name} did not start.", why=f"{why}\n{tail}".strip(), todo=f"Its full output is in {run.log_path}."
+    )
+    try:
+        with run.lock(), JournalWriter(run.events_path) as journal:
+            journal(Done("failed", error.what, error.as_dict()))
+    except UserError:
+        pass  # busy or unwritable: the caller gets the reason either way
+    return error

