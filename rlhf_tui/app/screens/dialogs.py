@@ -1,0 +1,189 @@
+"""Windows in front of a screen: text to read, a question, a line to type, a text to write, the log."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import ClassVar
+
+from textual.app import ComposeResult
+from textual.binding import BindingType
+from textual.containers import Vertical, VerticalScroll
+from textual.content import Content
+from textual.screen import ModalScreen
+from textual.suggester import SuggestFromList
+from textual.widgets import Input, Static, TextArea
+
+from rlhf_tui.app import keys
+from rlhf_tui.app.widgets.panel import lines, tinted
+from rlhf_tui.errors import UserError
+from rlhf_tui.settings import SettingInfo, catalogue
+
+
+class TextDialog(ModalScreen[None]):
+    """Something to read, in a window that scrolls. Esc, q and enter close it."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [*keys.bindings("dialog"), ("q,enter,question_mark", "close", "Close")]
+
+    def __init__(self, title: str, body: Content | str, *, fresh: Callable[[], Content | str] | None = None) -> None:
+        super().__init__(classes="window")
+        self._title = title
+        self._body = body
+        self._fresh = fresh
+
+    def compose(self) -> ComposeResult:
+        """A titled box around the text."""
+        with VerticalScroll(classes="dialog", id="reading") as box:
+            box.border_title = Content(self._title)
+            box.border_subtitle = Content("↑↓ scroll · esc close")
+            yield Static(self._body, markup=False, id="dialog-text")
+
+    def on_mount(self) -> None:
+        """Take the focus for scrolling; a text that can grow is renewed every second."""
+        self.query_one("#reading").focus()
+        if self._fresh:
+            self.query_one("#reading", VerticalScroll).scroll_end(animate=False)
+            self.set_interval(1.0, self._renew)
+
+    def action_close(self) -> None:
+        """Close the window."""
+        self.dismiss(None)
+
+    def _renew(self) -> None:
+        if self._fresh:
+            self.query_one("#dialog-text", Static).update(self._fresh())
+
+
+class ConfirmDialog(ModalScreen[bool]):
+    """A question that y or enter answers with yes, and n or esc with no."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        ("y,enter", "answer(True)", "Yes"),
+        ("n,escape,q", "answer(False)", "No"),
+    ]
+
+    def __init__(self, title: str, question: str) -> None:
+        super().__init__(classes="window")
+        self._title = title
+        self._question = question
+
+    def compose(self) -> ComposeResult:
+        """The question and the keys that answer it."""
+        with Vertical(classes="dialog small") as box:
+            box.border_title = Content(self._title)
+            yield Static(self._question, markup=False)
+            yield Static(lines("", Content.assemble(tinted("y", "accent"), " yes   ", tinted("n", "accent"), " no")))
+
+    def action_answer(self, yes: bool) -> None:
+        """Answer."""
+        self.dismiss(yes)
+
+
+class LineDialog(ModalScreen[str | None]):
+    """One line to type; enter takes it, esc gives up. `explain` says what the text so far means."""
+
+    BINDINGS: ClassVar[list[BindingType]] = keys.bindings("dialog")
+
+    def __init__(
+        self,
+        title: str,
+        *,
+        start: str = "",
+        hint: str = "",
+        suggestions: Sequence[str] = (),
+        explain: Callable[[str], Content] | None = None,
+    ) -> None:
+        super().__init__(classes="window")
+        self._title, self._start, self._hint = title, start, hint
+        self._suggestions, self._explain = suggestions, explain
+
+    def compose(self) -> ComposeResult:
+        """The line, and below it the explanation."""
+        with Vertical(classes="dialog small") as box:
+            box.border_title = Content(self._title)
+            box.border_subtitle = Content("⏎ take · esc leave")
+            suggester = SuggestFromList(self._suggestions, case_sensitive=False) if self._suggestions else None
+            yield Input(self._start, placeholder=self._hint, suggester=suggester, select_on_focus=False, id="line")
+            yield Static(self._explain(self._start) if self._explain else "", markup=False, id="explanation")
+
+    def on_input_changed(self, event: Input.Changed) -> None:
+        """Explain what is there now."""
+        if self._explain:
+            self.query_one("#explanation", Static).update(self._explain(event.value))
+
+    def on_input_submitted(self, event: Input.Submitted) -> None:
+        """Take the line."""
+        self.dismiss(event.value)
+
+    def action_close(self) -> None:
+        """Give up."""
+        self.dismiss(None)
+
+
+class WritingDialog(ModalScreen[str | None]):
+    """A text of several lines to read and to change; ctrl+s stores it, esc leaves it as it was."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [*keys.bindings("dialog"), ("ctrl+s", "store", "Store")]
+
+    def __init__(self, title: str, text: str) -> None:
+        super().__init__(classes="window")
+        self._title, self._text = title, text
+
+    def compose(self) -> ComposeResult:
+        """An editor in a titled box."""
+        with Vertical(classes="dialog") as box:
+            box.border_title = Content(self._title)
+            box.border_subtitle = Content("^s store · esc leave unchanged")
+            yield TextArea(self._text, soft_wrap=True, show_line_numbers=False, id="writing")
+
+    def on_mount(self) -> None:
+        """Type at once."""
+        self.query_one("#writing").focus()
+
+    def action_store(self) -> None:
+        """Hand the text back."""
+        self.dismiss(self.query_one("#writing", TextArea).text)
+
+    def action_close(self) -> None:
+        """Give up."""
+        self.dismiss(None)
+
+
+def error_dialog(error: UserError) -> TextDialog:
+    """What happened, why, and what to do."""
+    parts = [Content.styled(error.what, "bold")]
+    parts += [Content(part) for part in (error.why, error.todo) if part]
+    return TextDialog("That did not work", Content("\n\n").join(parts))
+
+
+def help_dialog(screen: str, title: str) -> TextDialog:
+    """Every key of a screen."""
+    listed = keys.help_rows(screen)
+    width = max(len(key) for key, _ in listed) + 2
+    body = [Content.assemble(tinted(key.ljust(width), "accent"), text) for key, text in listed]
+    tail = tinted("Hold shift while dragging to select text with the mouse.", "quiet")
+    return TextDialog(f"Keys: {title}", lines(*body, "", tail))
+
+
+def setting_dialog(section: str) -> LineDialog:
+    """Change one setting: the name is completed, and its meaning shown while typing."""
+    known = {item.key: item for item in catalogue()}
+    return LineDialog(
+        "Change a setting",
+        start=f"{section}." if section else "",
+        hint="section.key=value",
+        suggestions=[f"{key}=" for key in known],
+        explain=lambda text: explain_setting(text, known),
+    )
+
+
+def explain_setting(text: str, known: dict[str, SettingInfo]) -> Content:
+    """What the setting named in `text` means, or the names that begin like it."""
+    name = text.partition("=")[0].strip()
+    if name in known:
+        item = known[name]
+        bounds = f", {item.bounds}" if item.bounds else ""
+        return lines(item.explanation, tinted(f"{item.kind}{bounds}; default {item.default!r}", "quiet"))
+    matching = [key for key in known if key.startswith(name)]
+    if not matching:
+        return tinted("No setting is called that.", "warn")
+    return lines(tinted("→ completes the name", "quiet"), tinted("  ".join(matching[:24]), "quiet"))

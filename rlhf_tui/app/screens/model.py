@@ -1,0 +1,128 @@
+"""Stage 1, Model: what the base is, how it is held in memory, and what this project changed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, ClassVar
+
+from textual.app import ComposeResult
+from textual.binding import BindingType
+from textual.containers import Container
+from textual.content import Content
+
+from rlhf_tui.app import keys, words
+from rlhf_tui.app.overview import Overview
+from rlhf_tui.app.screens.stage import StageScreen
+from rlhf_tui.app.widgets.panel import Panel, Row, lines, rows, tinted
+from rlhf_tui.settings import SettingInfo, Settings, catalogue, changed, info, value
+
+
+class ModelScreen(StageScreen):
+    """The base model, its adapters, the folder, and the settings that are not the defaults."""
+
+    STAGE = "model"
+    BINDINGS: ClassVar[list[BindingType]] = keys.bindings("model")
+
+    def compose_body(self) -> ComposeResult:
+        """Facts on top, the changed settings and the next step below."""
+        with Container(classes="side-by-side facts"):
+            yield Panel("Base model", id="base")
+            yield Panel("Adapters (LoRA)", id="adapters")
+        yield Panel("Project", id="project")
+        with Container(classes="side-by-side rest"):
+            yield Panel("Settings that differ from the defaults", id="changed")
+            yield Panel("What the settings say", id="explained", classes="only-large")
+        yield Panel("Next", id="next")
+
+    def show(self, view: Overview) -> None:
+        """Fill the panels."""
+        settings = view.settings
+        self.query_one("#next", Panel).show(view.next_step())
+        if settings is None or view.problem:
+            self.query_one("#base", Panel).show(tinted(str(view.problem or ""), "bad"), title="The settings are broken")
+            return
+        self.query_one("#base", Panel).show(rows(base_rows(settings)), title="Base model")
+        self.query_one("#adapters", Panel).show(rows(adapter_rows(view, settings)))
+        self.query_one("#project", Panel).show(rows(project_rows(view)))
+        self.query_one("#changed", Panel).show(changed_settings(settings))
+        self.query_one("#explained", Panel).show(lambda width, _: explanations(settings, width))
+
+    def command(self) -> str:
+        """The settings on the command line."""
+        return "config show"
+
+
+def base_rows(settings: Settings) -> list[Row]:
+    """What the base model is and how it is held."""
+    model = settings.model
+    held = {"auto": "auto: nf4 on a card", "nf4": "nf4, 4 bits", "int8": "int8, 8 bits", "none": "none"}
+    where = {"auto": "auto: card, else CPU", "cpu": "the CPU", "cuda": "the first CUDA card"}
+    names = {"starter": "SmolLM2-135M starter"}
+    return [
+        Row("model", names.get(model.name, model.name), tone="strong"),
+        Row("revision", model.revision or "the default"),
+        Row("quantisation", held[model.quantisation]),
+        Row("device", where[model.device]),
+        Row("longest prompt", f"{model.max_prompt_tokens} tokens"),
+        Row("system prompt", words.one_line(model.system_prompt, 60) or "the model's own"),
+        Row("chat template", words.one_line(model.chat_template, 60) or "the tokenizer's"),
+    ]
+
+
+def adapter_rows(view: Overview, settings: Settings) -> list[Row]:
+    """The shape of the adapters, and which of them this project has trained."""
+    adapters = settings.adapters
+    trained = [role for role in ("policy", "reward", "value", "sft") if view.project.adapter(role).is_dir()]
+    return [
+        Row("rank", str(adapters.rank)),
+        Row("alpha", str(adapters.alpha), f"scale {adapters.alpha / adapters.rank:g}"),
+        Row("layers", f"last {adapters.layers}" if adapters.layers else "all"),
+        Row("roles", "policy, reward, value"),
+        Row("reference", "base, adapters off"),
+        Row("seed", str(settings.run.seed)),
+        Row("trained", ", ".join(trained) or "none yet", tone="good" if trained else ""),
+    ]
+
+
+def project_rows(view: Overview) -> list[Row]:
+    """Where the project lies and what is in it."""
+    counts = view.counts
+    return [
+        Row("folder", str(view.project.root)),
+        Row(
+            "labels",
+            f"{words.plural(counts.prompts, 'prompt')}, {words.plural(counts.completions, 'candidate')}, "
+            f"{words.plural(counts.judgements, 'judgement')}",
+        ),
+    ]
+
+
+def changed_settings(settings: Settings) -> Content:
+    """The settings that differ from the defaults, with the default beside each."""
+    different = changed(settings)
+    if not different:
+        return tinted("None: everything is at its default.  e changes one.", "quiet")
+    return rows(Row(key, _written(new), f"default {_written(info(key).default)}") for key, new in different.items())
+
+
+def explanations(settings: Settings, width: int) -> Content:
+    """What the settings of the model and its adapters mean."""
+    parts: list[Content] = []
+    for item in _about_the_model():
+        parts.append(Content.assemble(tinted(item.key, "accent"), f" = {_written(value(settings, item.key))}"))
+        parts += [tinted("  " + line, "quiet") for line in words.wrapped(item.explanation, width - 2)]
+    return lines(*parts)
+
+
+def _about_the_model() -> Iterable[SettingInfo]:
+    return (item for item in catalogue() if item.key.split(".")[0] in ("model", "adapters"))
+
+
+def _written(setting: Any) -> str:
+    return (
+        words.one_line(setting, 40) or '""'
+        if isinstance(setting, str)
+        else f"{setting:g}"
+        if isinstance(setting, float)
+        else str(setting)
+    )

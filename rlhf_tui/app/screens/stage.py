@@ -1,0 +1,199 @@
+"""What the six stage screens share: the frame, the refresh from the overview, starting a run."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, ClassVar, cast
+
+from textual.app import ComposeResult
+from textual.binding import BindingType
+from textual.containers import Container
+from textual.content import Content
+from textual.screen import Screen
+
+from rlhf_tui.app import keys, words
+from rlhf_tui.app.overview import Overview, Watched
+from rlhf_tui.app.widgets.panel import tinted
+from rlhf_tui.app.widgets.status import Ends, KeyLine, StageBar
+
+if TYPE_CHECKING:
+    from rlhf_tui.app.app import RlhfApp
+
+#: A run's status as glyph, word and tone.
+STATES = {
+    "queued": ("○", "queued", "quiet"),
+    "running": ("●", "RUNNING", "accent"),
+    "paused": ("‖", "PAUSED", "warn"),
+    "finished": ("✓", "finished", "good"),
+    "stopped": ("■", "stopped", "warn"),
+    "failed": ("✗", "FAILED", "bad"),
+    "crashed": ("✗", "CRASHED", "bad"),
+}
+
+
+class StageScreen(Screen[None]):
+    """A stage on screen. A subclass says `STAGE`, yields its body and fills it in `show`."""
+
+    STAGE: ClassVar[str] = ""
+    BINDINGS: ClassVar[list[BindingType]] = keys.bindings("run", "stage")
+
+    def compose(self) -> ComposeResult:
+        """The frame, with the stage's own body in the middle."""
+        yield Ends(id="head")
+        yield StageBar(self.STAGE, id="stages")
+        with Container(id="body"):
+            yield from self.compose_body()
+        yield KeyLine(id="keys")
+
+    def compose_body(self) -> ComposeResult:
+        """The stage's own widgets."""
+        yield from ()
+
+    def on_mount(self) -> None:
+        """Fill the screen as soon as it exists."""
+        self.renew()
+
+    def on_screen_resume(self) -> None:
+        """The screen is on top again: it may be out of date."""
+        self.renew()
+
+    def on_resize(self) -> None:
+        """Some texts are cut to the width."""
+        self.call_after_refresh(self.renew)
+
+    @property
+    def rlhf(self) -> RlhfApp:
+        """The app, typed."""
+        return cast("RlhfApp", self.app)
+
+    @property
+    def overview(self) -> Overview:
+        """The project as last seen."""
+        return self.rlhf.overview
+
+    @property
+    def run_shown(self) -> Watched | None:
+        """The newest run of this stage."""
+        return self.overview.run(self.STAGE)
+
+    @property
+    def wide(self) -> bool:
+        """Whether there is room for the large layout."""
+        return self.app.size.width >= 140 and self.app.size.height >= 40
+
+    def renew(self) -> None:
+        """Show the overview as it is now."""
+        if not self.is_mounted:
+            return
+        view = self.overview
+        left, right = headline(view, self.rlhf.starting, time.time(), self.app.size.width)
+        self.query_one("#head", Ends).show(left, right)
+        self.query_one(StageBar).show([view.mark(name) for name, _ in keys.STAGES])
+        self.query_one(KeyLine).show(keys.footer(self.STAGE, self.app.size.width, live=view.live is not None))
+        self.show(view)
+
+    def show(self, view: Overview) -> None:
+        """Fill the stage's own widgets."""
+
+    def command(self) -> str:
+        """The command line that does what this screen does, without the program's name."""
+        raise NotImplementedError
+
+    def options(self) -> dict[str, str]:
+        """What a run started here is asked beyond the settings."""
+        return {}
+
+    def action_scroll_body(self, by: int) -> None:
+        """Scroll whatever part of the body does not fit, by most of a page."""
+        for part in self.query("#body, #plan, #live").results(Container):
+            if part.max_scroll_y > 0:
+                part.scroll_relative(y=by * max(part.size.height - 2, 1), animate=False)
+
+    def action_start(self) -> None:
+        """Start a run of this stage."""
+        self.rlhf.start_stage(self.STAGE, self.options())
+
+
+def headline(view: Overview, starting: str, now: float, width: int) -> tuple[Content, Content]:
+    """Line 1: the project on the left; on the right the state of the run in words, pace and memory."""
+    left = Content.assemble(tinted("rlhf_tui", "accent"), tinted("  ", ""), tinted(view.project.name, "strong"))
+    run = view.live
+    if run is None:
+        text = f"● starting {starting}…" if starting else "○ idle"
+        return left, tinted(text, "accent" if starting else "quiet")
+    glyph, word, tone = STATES[run.status]
+    parts = [f"{run.folder.kind} {step_words(run)}".strip()]
+    left_over = run.state.pace.left(now)
+    if not math.isnan(left_over) and run.status == "running":
+        parts.append(f"ETA {words.duration(left_over)}")
+    if width >= 72 and run.state.memory:
+        parts.append(memory_words(run))
+    if width >= 120:
+        parts.append(run.name)
+        if not math.isnan(run.state.started):
+            parts.append(f"started {time.strftime('%H:%M', time.localtime(run.state.started))}")
+    return left, Content.assemble(tinted(f"{glyph} {word} ", tone), "  ".join(parts))
+
+
+def step_words(run: Watched) -> str:
+    """How far the run is: '182/400', or what it prepares."""
+    progress = run.state.progress
+    if progress and progress.total:
+        return f"{progress.done}/{progress.total}"
+    return ""
+
+
+def memory_words(run: Watched) -> str:
+    """The memory the worker holds: on the card when it uses one, else resident."""
+    memory = run.state.memory
+    if memory is None:
+        return ""
+    return f"card {words.size(memory.device)}" if memory.device else f"mem {words.size(memory.rss)}"
+
+
+def state_line(run: Watched, now: float) -> Content:
+    """One line about a run: its state in words, what it is doing, how long it still takes."""
+    glyph, word, tone = STATES[run.status]
+    state = run.state
+    parts = [tinted(f"{glyph} {word}", tone), tinted(f"  {run.name}", "quiet")]
+    if run.alive:
+        if state.stage:
+            doing = " · ".join(part for part in (state.stage.name, state.stage.detail) if part)
+            parts.append(Content.assemble("  ", doing))
+        each = state.pace.seconds_each
+        if not math.isnan(each):
+            pace = f"{words.number(1 / each)}/s" if 0 < each < 1 else f"{words.duration(each)} each"
+            parts.append(tinted(f"  {pace}, {words.duration(state.pace.left(now))} left", "quiet"))
+    elif state.done:
+        parts.append(Content.assemble("  ", ending(run)))
+    elif run.status == "crashed":
+        parts.append(Content("  the worker died without a word; press L for its log"))
+    return Content("").join(parts)
+
+
+def ending(run: Watched) -> str:
+    """How a run ended, in one line."""
+    done = run.state.done
+    if done is None:
+        return ""
+    if done.error:
+        return done.error.get("what", done.message)
+    took = words.duration(run.state.heard - run.state.started)
+    return done.message or ("" if took == "-" else f"after {took}")
+
+
+def progress_body(run: Watched) -> Callable[[int, int], Content]:
+    """The progress of a run, for a panel."""
+    return lambda width, _: progress_lines(run, time.time(), width)
+
+
+def progress_lines(run: Watched, now: float, width: int) -> Content:
+    """The bar with its count, and the state line below it."""
+    progress = run.state.progress
+    if progress is None or not progress.total:
+        return state_line(run, now)
+    count = f"  {progress.done}/{progress.total} {progress.unit}".rstrip()
+    bar = words.bar(progress.done, progress.total, max(width - len(count), 10))
+    return Content("\n").join([Content.assemble(tinted(bar, "accent"), count), state_line(run, now)])

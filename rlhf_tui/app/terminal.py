@@ -1,0 +1,54 @@
+"""Leaving the terminal in order: signals, a vanished terminal, and what is kept of a crash.
+
+Textual handles neither SIGTERM nor SIGHUP on Linux: both would leave the alternate screen on and the
+cursor off, and a terminal that hung up would leave a process spinning on the end of its input.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import select
+import signal
+import termios
+import time
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+
+
+def leave_on_signals(leave: Callable[[], object]) -> None:
+    """Call `leave` on SIGTERM and SIGHUP. Does nothing outside the main thread, where it is impossible."""
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        try:
+            loop.add_signal_handler(number, leave)
+        except (NotImplementedError, RuntimeError, ValueError):
+            return
+
+
+def hung_up(fd: int = 0) -> bool:
+    """Whether the terminal behind `fd` is gone: hung up, closed, or no terminal any more."""
+    try:
+        poll = select.poll()
+        poll.register(fd, select.POLLIN)
+        events = dict(poll.poll(0)).get(fd, 0)
+        if events & (select.POLLHUP | select.POLLERR | select.POLLNVAL):
+            return True
+        termios.tcgetattr(fd)
+    except (OSError, termios.error, ValueError):
+        return True
+    return False
+
+
+def keep_crash(folder: Path, error: BaseException) -> Path | None:
+    """Write the traceback, without any values, to a file only the user can read; None when that fails."""
+    path = folder / f"crash-{time.strftime('%Y%m%d-%H%M%S')}.txt"
+    text = "".join(traceback.format_exception(error))
+    try:
+        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        with os.fdopen(fd, "w", encoding="utf-8") as file:
+            file.write(text)
+    except OSError:
+        return None
+    return path

@@ -1,0 +1,86 @@
+"""A bordered panel with a title that shows rows of text. Text of users and models is never markup."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from textual.content import Content
+from textual.widgets import Static
+
+#: The colours that mean something, as theme variables. The words beside them say the same.
+TONES = {
+    "": "",
+    "good": "$text-success",
+    "warn": "$text-warning",
+    "bad": "$text-error",
+    "quiet": "$foreground 60%",
+    "accent": "$text-accent",
+    "strong": "bold",
+}
+
+
+@dataclass(frozen=True)
+class Row:
+    """A line of a panel: a quiet label, a value, and a note behind it."""
+
+    label: str
+    value: str
+    note: str = ""
+    tone: str = ""
+
+
+def tinted(text: str, tone: str = "") -> Content:
+    """Plain text in one of the tones."""
+    return Content.styled(text, TONES[tone])
+
+
+def rows(items: Iterable[Row], *, gap: int = 2) -> Content:
+    """Rows with their values and notes aligned in columns."""
+    kept = list(items)
+    first = max((len(row.label) for row in kept), default=0) + gap
+    second = max((len(row.value) for row in kept if row.note), default=0) + gap
+    lines = [
+        Content.assemble(
+            tinted(row.label.ljust(first), "quiet"),
+            tinted(row.value.ljust(second) if row.note else row.value, row.tone),
+            tinted(row.note, row.tone or "quiet"),
+        )
+        for row in kept
+    ]
+    return Content("\n").join(lines)
+
+
+def lines(*items: Content | str) -> Content:
+    """Lines one below the other."""
+    return Content("\n").join(items)
+
+
+#: A text, or what makes one for a width and a height in characters.
+Body = Content | str | Callable[[int, int], Content]
+
+
+class Panel(Static):
+    """A `Static` in a rounded border. The title and the text are set together.
+
+    A text that depends on the room there is comes as a function, and is made again when the room changes.
+    """
+
+    def __init__(self, title: str, *, id: str | None = None, classes: str = "") -> None:
+        super().__init__("", id=id, classes=f"panel {classes}", markup=False)
+        self.border_title = Content(title)
+        self._body: Body = ""
+
+    def on_resize(self) -> None:
+        """Fit a sized text to the new room."""
+        if callable(self._body):
+            self.update(self._body(*self.content_size))
+
+    def show(self, body: Body, *, title: str | None = None, note: str | None = None) -> None:
+        """Replace the text and, when given, the title and the note in the lower border."""
+        if title is not None:
+            self.border_title = Content(title)
+        if note is not None:
+            self.border_subtitle = Content(note)
+        self._body = body
+        self.update(body(*self.content_size) if callable(body) else body)

@@ -1,0 +1,179 @@
+"""Runs on a plain console: what they do, told line by line while they do it."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import time
+from typing import TextIO
+
+from rlhf_tui.errors import UserError
+from rlhf_tui.preferences.display import clean
+from rlhf_tui.project import Project
+from rlhf_tui.runs.control import request
+from rlhf_tui.runs.events import Alert, Done, Event, Launch, Metric, Progress, Sample, Stage
+from rlhf_tui.runs.folder import RunFolder, find
+from rlhf_tui.runs.journal import JournalReader
+
+_POLL = 0.2
+_BAR = 24
+_QUIET_SECONDS = 15.0  # between two progress lines where no cursor can move
+_SHOWN = ("loss", "accuracy", "heldout_accuracy", "score", "kl", "length", "eos_rate")
+
+
+class ConsoleFollower:
+    """Prints what runs say. On a terminal one line is redrawn; elsewhere lines come now and then."""
+
+    def __init__(self, out: TextIO) -> None:
+        self._out = out
+        self._live = out.isatty()
+        self._open_line = False
+        self._printed = 0.0
+        self._numbers: dict[str, float] = {}
+        self._started: tuple[float, int] | None = None
+
+    def show(self, run: RunFolder, t: float, event: Event) -> None:
+        """Print one event of `run`, written at unix time `t`."""
+        match event:
+            case Launch():
+                self._started = None
+                self._numbers = {}
+            case Stage(name, detail) if run.kind == "demo":
+                self._line(f"\n{name}  ({detail})" if detail else name)
+            case Stage(name, ""):
+                self._line(f"  {name}")
+            case Progress(done, total, unit) if run.kind != "demo":
+                self._progress(t, done, total, unit)
+            case Metric(_, values):
+                self._numbers = {name: values[name] for name in _SHOWN if name in values} or self._numbers
+            case Alert(level, _, message, why, remedy):
+                self._line(f"  {level}: {' '.join(part for part in (message, why, remedy) if part)}")
+            case Sample(_, prompt, completion, _, "generate" | "policy") if self._live:
+                self._line(f"  {_short(prompt, 60)} → {_short(completion, 100)}")
+            case _:
+                pass
+
+    def close(self) -> None:
+        """End the line that is being redrawn."""
+        if self._open_line:
+            self._out.write("\n")
+            self._out.flush()
+            self._open_line = False
+
+    def _progress(self, t: float, done: int, total: int, unit: str) -> None:
+        text = self._progress_text(t, done, total, unit)
+        if self._live:
+            width = shutil.get_terminal_size().columns - 1
+            self._out.write(f"\r\x1b[2K{text[:width]}")
+            self._out.flush()
+            self._open_line = True
+        elif done in (0, total) or t - self._printed >= _QUIET_SECONDS:
+            self._line(text)
+            self._printed = t
+
+    def _progress_text(self, t: float, done: int, total: int, unit: str) -> str:
+        # A resumed run begins in the middle, and a stage may count anew: the pace is that since then.
+        if self._started is None or done < self._started[1]:
+            self._started = (t, done)
+        began, first = self._started
+        pace = (t - began) / (done - first) if done > first else 0.0
+        left = f"  {_duration(pace * (total - done))} left" if pace and done < total else ""
+        filled = round(_BAR * done / total) if total else 0
+        numbers = "  ".join(f"{name.replace('_', '-')} {value:.2f}" for name, value in self._numbers.items())
+        return f"  [{'#' * filled}{'.' * (_BAR - filled)}] {done}/{total} {unit}{left}  {numbers}".rstrip()
+
+    def _line(self, text: str) -> None:
+        self.close()
+        self._out.write(clean(text) + "\n")
+        self._out.flush()
+
+
+class _Journals:
+    """The journal of a run, and those of the runs that it says it is made of."""
+
+    def __init__(self, project: Project, run: RunFolder, follower: ConsoleFollower) -> None:
+        self._project = project
+        self._follower = follower
+        self._readers = {run.name: (run, JournalReader(run.events_path))}
+
+    @property
+    def caught_up(self) -> bool:
+        return all(reader.caught_up for _, reader in self._readers.values())
+
+    def read(self) -> None:
+        """Show what is new in all of them."""
+        for run, reader in list(self._readers.values()):
+            for t, event in reader.read():
+                if run.kind == "demo" and isinstance(event, Stage) and event.detail:
+                    self._begin(event.detail)
+                self._follower.show(run, t, event)
+
+    def _begin(self, name: str) -> None:
+        """Show the end of the part before, so that it does not come after the next one's heading."""
+        for run, reader in self._readers.values():
+            if run.kind != "demo":
+                self._drain(run, reader)
+        child = find(self._project, name)
+        self._readers.setdefault(child.name, (child, JournalReader(child.events_path)))
+
+    def _drain(self, run: RunFolder, reader: JournalReader) -> None:
+        while True:
+            for t, event in reader.read():
+                self._follower.show(run, t, event)
+            if reader.caught_up:
+                return
+
+
+def follow_on_console(project: Project, run: RunFolder, out: TextIO | None = None) -> Done:
+    """Print what `run` does, and the runs it is made of, to `out` (standard error) until it ends.
+
+    Ctrl-C asks it to save and stop; a second one leaves it running. Raises UserError when the run
+    failed, crashed or was never started, KeyboardInterrupt on the second Ctrl-C.
+    """
+    out = out or sys.stderr
+    follower = ConsoleFollower(out)
+    journals = _Journals(project, run, follower)
+    stopping = False
+    while True:
+        try:
+            alive = run.alive  # asked before reading: a worker that has ended has written all it will ever write
+            journals.read()
+            if not alive and journals.caught_up:
+                break
+            time.sleep(_POLL if alive else 0)
+        except KeyboardInterrupt:
+            follower.close()
+            if stopping:
+                out.write(f"{run.name} goes on; 'rlhf-tui runs watch {run.name}' shows it again.\n")
+                raise
+            stopping = True
+            request(run, "stop")
+            out.write("Saving and stopping… (Ctrl-C again to leave it running)\n")
+    follower.close()
+    return _ended(run)
+
+
+def _ended(run: RunFolder) -> Done:
+    done = run.done()
+    if done is None and run.status() == "queued":
+        raise UserError(f"{run.name} has not been started.", todo=f"Start it with 'rlhf-tui runs resume {run.name}'.")
+    if done is None:
+        raise UserError(
+            f"{run.name} died without a word.",
+            why="\n".join(run.log_tail(5)) or "Perhaps the system ended it for lack of memory.",
+            todo=f"Its output is in {run.log_path}; 'rlhf-tui runs resume {run.name}' takes it up again.",
+        )
+    if done.status == "failed":
+        error = done.error or {}
+        raise UserError(error.get("what", done.message), why=error.get("why", ""), todo=error.get("todo", ""))
+    return done
+
+
+def _short(text: str, width: int) -> str:
+    flat = " ".join(clean(text).split())
+    return flat if len(flat) <= width else flat[: width - 1] + "…"
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes}:{rest:02d}"

@@ -1,0 +1,1 @@
+"""What changed, whose taste it is, and what did not change."""

@@ -1,0 +1,1 @@
+"""Taking the tuned model elsewhere: the adapter, or one merged checkpoint, with a card that says what it is."""

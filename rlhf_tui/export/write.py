@@ -1,0 +1,97 @@
+"""Exporting, whole or not at all: written beside the target and renamed when everything is there."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from rlhf_tui.errors import UserError
+from rlhf_tui.export.card import Facts, model_card
+from rlhf_tui.export.merged import check_merged, merged_bytes, write_merged
+from rlhf_tui.locate import require_disk
+from rlhf_tui.model.roles import HEAD_FILE, MANIFEST, Roles
+from rlhf_tui.training.ppo import TrainPrompt
+
+RECORD = "rlhf_tui.json"
+KL_LIMIT = 1e-3  # nats a token; a faithful 16-bit merge stays below 1e-4 (measured)
+
+
+def export_merged(
+    roles: Roles,
+    target: Path,
+    *,
+    dtype: str,
+    facts: Facts,
+    record: Mapping[str, Any],
+    prompts: Sequence[TrainPrompt],
+    report: Callable[[str], None],
+) -> dict[str, Any]:
+    """Write the merged checkpoint to `target`, check it against the tuned model, and say what was found.
+
+    Raises UsageError when the disk is too small, UserError when the merged model is not the tuned one.
+    """
+    require_disk(target.parent, int(1.1 * merged_bytes(roles, dtype)) + 64 * 2**20, "the merged model")
+    with beside(target) as folder:
+        report("merging")
+        write_merged(roles, folder, dtype, report)
+        report("checking the merged model against the tuned one")
+        check = check_merged(roles, folder, prompts)
+        if roles.base.device.type == "cpu" and check.kl > KL_LIMIT:
+            raise UserError(
+                "The merged model does not answer as the tuned one does.",
+                why=f"Their KL is {check.kl:.2g} nats a token; {KL_LIMIT:g} is allowed.",
+                todo="Export with --set export.dtype=fp32, and report this with the model's name.",
+            )
+        _finish(folder, replace(facts, check=asdict(check)), record)
+    return {"path": str(target), "format": "merged", "dtype": dtype, "check": asdict(check)}
+
+
+def export_adapter(roles: Roles, target: Path, *, facts: Facts, record: Mapping[str, Any]) -> dict[str, Any]:
+    """Write the policy adapter to `target` as PEFT reads it, with the tokenizer and a card."""
+    with beside(target) as folder:
+        inner = folder / "adapter"
+        roles.save("policy", inner, {})
+        for path in inner.iterdir():
+            if path.name not in (MANIFEST, HEAD_FILE):
+                path.rename(folder / path.name)
+        shutil.rmtree(inner)
+        roles.base.chat.tokenizer.save_pretrained(str(folder))
+        _finish(folder, facts, record)
+    return {"path": str(target), "format": "adapter"}
+
+
+@contextmanager
+def beside(target: Path) -> Iterator[Path]:
+    """An empty folder beside `target` that takes its place at the end, or vanishes when something is raised.
+
+    Raises UserError when `target` exists: an export never overwrites another.
+    """
+    if target.exists():
+        raise UserError(f"{target} exists already.", todo="Choose another folder with --out, or remove it.")
+    folder = target.with_name(f".{target.name}.partial")
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    try:
+        yield folder
+        os.replace(folder, target)
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+
+
+def _finish(folder: Path, facts: Facts, record: Mapping[str, Any]) -> None:
+    """The card and the record; files readable by others, as safetensors' own are not."""
+    (folder / "README.md").write_text(model_card(facts), encoding="utf-8")
+    (folder / RECORD).write_text(json.dumps(dict(record), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    mask = os.umask(0)
+    os.umask(mask)
+    for path in folder.iterdir():
+        path.chmod(0o666 & ~mask)
+        with path.open("rb") as file:
+            os.fsync(file.fileno())

@@ -1,0 +1,132 @@
+"""The memory plan as a person reads it: each stage at its tightest, against a card or this machine."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from rlhf_tui import doctor
+from rlhf_tui import settings as settings_module
+from rlhf_tui.cli_options import HERE
+from rlhf_tui.errors import UsageError
+from rlhf_tui.fit import GIB, MemoryPlan, Parts, Verdict, plan, resolve, shape_of, verdict
+from rlhf_tui.locate import locate
+from rlhf_tui.project import CONFIG, open_project
+from rlhf_tui.settings import Settings
+
+_MOMENTS = {"log-probabilities": "log-probs"}  # where a column is too narrow
+
+
+@dataclass(frozen=True)
+class Room:
+    """The memory that the model has to fit into."""
+
+    what: str
+    size: int
+    """bytes"""
+    is_card: bool
+
+
+def fit_report(folder: Path, model: str, card: float, overrides: Sequence[str]) -> tuple[dict[str, Any], str]:
+    """The plan as a document and as a text.
+
+    `model` empty: the project's, or the default where `folder` is the current one and no project.
+    `card`: GiB; 0 asks this machine. Raises UsageError for an unknown model or setting, a folder that
+    is not a project, and a card that is asked for where there is none.
+    """
+    settings = _settings(folder, model, overrides)
+    room = _room(card, settings)
+    quantisation, device = resolve(settings.model, card=room.is_card)
+    shape = shape_of(locate(settings.model.name), settings.model.revision)
+    planned = plan(shape, settings, quantisation=quantisation, device=device)
+    verdicts = verdict(planned, room.size)
+    return _document(planned, room, verdicts), _text(planned, room, verdicts)
+
+
+def _settings(folder: Path, model: str, overrides: Sequence[str]) -> Settings:
+    # Where nobody named a project, there need not be one.
+    if folder != HERE or (folder / CONFIG).exists():
+        folder = open_project(folder).root
+    settings = settings_module.load(folder / CONFIG, overrides)
+    if model in ("", settings.model.name):
+        return settings
+    return settings_module.load(folder / CONFIG, [f"model.name={model}", "model.revision=", *overrides])
+
+
+def _room(card: float, settings: Settings) -> Room:
+    wanted = settings.model.device
+    if card:
+        if wanted == "cpu":
+            raise UsageError("model.device is 'cpu': no card is used.", todo="Leave out --card, or set model.device.")
+        return Room(f"a card with {card:g} GiB", round(card * GIB), True)
+    found = [] if wanted == "cpu" else _usable_cards()
+    if found:
+        return Room(f"{found[0].name} with {found[0].total / GIB:.1f} GiB", found[0].total, True)
+    if wanted == "cuda":
+        raise UsageError(
+            "model.device is 'cuda', and there is no card here that torch can use.",
+            todo="Say how large yours is with --card GIB, or see 'rlhf-tui doctor'.",
+        )
+    memory = psutil.virtual_memory()
+    what = f"the CPU with {memory.total / GIB:.1f} GiB of memory, {memory.available / GIB:.1f} GiB of it free now"
+    return Room(what, memory.total, False)
+
+
+def _usable_cards() -> list[doctor.Card]:
+    if doctor.torch_build() != "cuda":
+        return []
+    try:
+        return doctor.cards()
+    except doctor.NoDriver:
+        return []
+
+
+def _document(planned: MemoryPlan, room: Room, verdicts: Sequence[Verdict]) -> dict[str, Any]:
+    stages = [
+        {"stage": stage.stage, "moment": stage.moment, "peak": stage.peak, "parts": asdict(stage.parts)}
+        | {"fits": judged.fits, "spare": judged.spare, "lower": list(judged.lower), "advice": judged.advice}
+        for stage, judged in zip(planned.stages, verdicts, strict=True)
+    ]
+    return {
+        "model": planned.shape.name,
+        "parameters": planned.shape.parameters,
+        "quantisation": planned.quantisation,
+        "device": planned.device,
+        "room": asdict(room),
+        "estimated": True,
+        "stages": stages,
+    }
+
+
+def _text(planned: MemoryPlan, room: Room, verdicts: Sequence[Verdict]) -> str:
+    stored = "not quantised" if planned.quantisation == "none" else f"stored as {planned.quantisation}"
+    lines = [
+        f"{planned.shape.name}: {planned.shape.parameters / 1e6:,.1f} million parameters, {stored}, on {room.what}.",
+        "Memory of each stage at its tightest, in GiB; estimated from the settings, not measured:",
+        "",
+        _row("", [stage.stage for stage in planned.stages]),
+        _row("tightest in", [_MOMENTS.get(stage.moment, stage.moment) for stage in planned.stages]),
+    ]
+    for name in (field.name for field in fields(Parts)):
+        sizes = [getattr(stage.parts, name) for stage in planned.stages]
+        if any(size >= 0.005 * GIB for size in sizes):
+            lines.append(_row(name, [_gib(size) for size in sizes]))
+    lines += [
+        _row("in all", [_gib(stage.peak) for stage in planned.stages]),
+        _row("left over", [_gib(judged.spare) for judged in verdicts]),
+        "",
+    ]
+    short = [judged.advice for judged in verdicts if not judged.fits]
+    return "\n".join(lines + (short or ["Every stage fits."]))
+
+
+def _row(name: str, cells: Sequence[str]) -> str:
+    return f"  {name:<12}" + "".join(f"{cell:>14}" for cell in cells)
+
+
+def _gib(size: int) -> str:
+    return f"{size / GIB:.2f}"

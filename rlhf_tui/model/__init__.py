@@ -1,0 +1,1 @@
+"""The language model and its adapters. Knows torch; knows nothing of projects, runs or screens."""

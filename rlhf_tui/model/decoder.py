@@ -1,0 +1,96 @@
+"""Running the decoder stack to the last hidden state, sharing what all roles have in common.
+
+When only the last layers carry adapters, the layers below them compute the same for every role:
+policy, reference, value and reward. `SplitDecoder` runs them once (`lower`) and the adapted ones
+for each role (`upper`); nothing below needs a backward pass. `WholeDecoder` is the same interface
+for adapters in all layers. Sequences are padded on the right: with causal attention a token never
+sees what follows it, so that padding changes nothing and no mask is needed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+
+class Decoder(Protocol):
+    """The decoder stack in two parts."""
+
+    def lower(self, ids: Tensor) -> Tensor:
+        """ids: (batch, length) → what `upper` needs. The same for every role; no gradient."""
+        ...
+
+    def upper(self, lower: Tensor) -> Tensor:
+        """The result of `lower` → last hidden state (batch, length, hidden) of the active role."""
+        ...
+
+
+class WholeDecoder:
+    """All layers belong to the roles: `lower` hands the ids on."""
+
+    def __init__(self, model: PreTrainedModel) -> None:
+        self._stack = model.get_decoder()
+
+    def lower(self, ids: Tensor) -> Tensor:
+        return ids
+
+    def upper(self, lower: Tensor) -> Tensor:
+        hidden: Tensor = self._stack(input_ids=lower, use_cache=False).last_hidden_state
+        return hidden
+
+
+class SplitDecoder:
+    """The first `shared` layers run once for all roles."""
+
+    def __init__(self, model: PreTrainedModel, shared: int) -> None:
+        self._stack: Any = model.get_decoder()
+        self._layers: nn.ModuleList = self._stack.layers
+        self._shared = shared
+
+    @torch.no_grad()
+    def lower(self, ids: Tensor) -> Tensor:
+        with self._only(self._layers[: self._shared], norm=nn.Identity()):
+            hidden: Tensor = self._stack(input_ids=ids, use_cache=False).last_hidden_state
+        return hidden
+
+    def upper(self, lower: Tensor) -> Tensor:
+        with self._only(self._layers[self._shared :], norm=self._stack.norm):
+            hidden: Tensor = self._stack(inputs_embeds=lower, use_cache=False).last_hidden_state
+        return hidden
+
+    @contextmanager
+    def _only(self, layers: Any, *, norm: nn.Module) -> Iterator[None]:
+        whole, final, count = self._stack.layers, self._stack.norm, self._stack.config.num_hidden_layers
+        self._stack.layers, self._stack.norm = layers, norm
+        self._stack.config.num_hidden_layers = len(layers)
+        try:
+            yield
+        finally:
+            self._stack.layers, self._stack.norm = whole, final
+            self._stack.config.num_hidden_layers = count
+
+
+def decoder_for(model: PreTrainedModel, shared: int) -> Decoder:
+    """The leanest decoder that is right for this model.
+
+    Not every architecture can be run in two parts (Gemma scales its embeddings inside the stack,
+    some choose their attention by layer number), so the split is tried on a short sequence and
+    taken only when it gives the very same numbers.
+    """
+    whole = WholeDecoder(model)
+    stack = model.get_decoder()
+    if shared <= 0 or not isinstance(getattr(stack, "layers", None), nn.ModuleList) or not hasattr(stack, "norm"):
+        return whole
+    split = SplitDecoder(model, shared)
+    ids = torch.arange(1, 9, device=next(model.parameters()).device)[None] % model.config.get_text_config().vocab_size
+    with torch.no_grad():
+        try:
+            same = torch.equal(split.upper(split.lower(ids)), whole.upper(whole.lower(ids)))
+        except (TypeError, IndexError, KeyError, AttributeError):
+            same = False
+    return split if same else whole

@@ -1,0 +1,323 @@
+"""Several roles on one base: who is active, who learns, and proof that nobody else moved.
+
+Every role is a LoRA adapter on the shared base; 'reward' and 'value' have a scalar head as well.
+The reference is no copy: it is the base with all adapters off. This is the only place that
+switches adapters. After every switch the table role → requires_grad → optimiser is checked.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
+from peft.tuners.tuners_utils import BaseTunerLayer
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from rlhf_tui.errors import UserError
+from rlhf_tui.model.base import Base
+from rlhf_tui.model.decoder import Decoder, SplitDecoder, decoder_for
+from rlhf_tui.model.heads import ScalarHead
+from rlhf_tui.settings import AdapterSettings
+
+Role = Literal["policy", "reward", "value"]
+WITH_HEAD = ("reward", "value")
+
+ADAPTER_FILE = "adapter_model.safetensors"
+HEAD_FILE = "head.safetensors"
+MANIFEST = "manifest.json"
+
+
+class RoleTableError(RuntimeError):
+    """A role that should be frozen learns, or the other way round: a bug, never a user's mistake."""
+
+
+class Roles:
+    """The adapters and heads on one base model."""
+
+    def __init__(self, base: Base, settings: AdapterSettings, *, seed: int) -> None:
+        self.base = base
+        self._settings = settings
+        self._seed = seed
+        self._peft: PeftModel | None = None
+        self._heads: dict[str, ScalarHead] = {}
+        self._optimisers: dict[str, torch.optim.Optimizer] = {}
+        self._learning: str | None = None
+        depth = base.model.config.get_text_config().num_hidden_layers
+        self._depth, self._adapted = depth, min(settings.layers or depth, depth)
+        self._decoder: Decoder | None = None
+        linear = (name for name, module in base.model.get_decoder().named_modules() if isinstance(module, nn.Linear))
+        self._targets = sorted({name.rpartition(".")[2] for name in linear})
+
+    # -- coming to be -------------------------------------------------------------------------
+
+    def add(self, role: Role) -> None:
+        """A new adapter that does nothing yet (B = 0), and for a role with a head one that gives 0.
+
+        The first numbers depend on the seed and the role alone, not on which roles came before.
+        """
+        seed = int.from_bytes(hashlib.sha256(f"{self._seed}/{role}".encode()).digest()[:4], "big")
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            if self._peft is None:
+                self._peft = get_peft_model(self.base.model, self._config(), adapter_name=role)
+            else:
+                self._peft.add_adapter(role, self._config())
+        if role in WITH_HEAD:
+            self._heads[role] = ScalarHead(self.base.model.config.get_text_config().hidden_size, self.base.device)
+        self._rest()
+
+    def load(self, role: Role, folder: Path) -> dict[str, Any]:
+        """The adapter (and head) saved in `folder`, and the facts that were saved with it.
+
+        Raises UserError when a file is missing or damaged (never falls back to a random head), or
+        when it was made with another base model or other adapter settings.
+        """
+        self._require_same(read_manifest(folder, role), folder)
+        self.add(role)
+        return self.restore(role, folder)
+
+    def restore(self, role: Role, folder: Path) -> dict[str, Any]:
+        """Like `load`, for a role that exists already: its parameters keep their place in the optimisers."""
+        manifest = read_manifest(folder, role)
+        self._require_same(manifest, folder)
+        self._write_adapter(role, load_file(folder / ADAPTER_FILE))
+        if role in WITH_HEAD:
+            self._heads[role].load_state_dict(load_file(folder / HEAD_FILE))
+        facts: dict[str, Any] = manifest["facts"]
+        return facts
+
+    def copy(self, source: Role, target: Role) -> None:
+        """Give `target` the adapter and the head of `source`."""
+        if target not in self.names:
+            self.add(target)
+        self._write_adapter(target, self.adapter_state(source))
+        if source in self._heads and target in self._heads:
+            self._heads[target].load_state_dict(self._heads[source].state_dict())
+
+    def _config(self) -> LoraConfig:
+        wanted = None
+        if self._adapted < self._depth:
+            wanted = list(range(self._depth - self._adapted, self._depth))
+        return LoraConfig(
+            task_type="CAUSAL_LM",
+            r=self._settings.rank,
+            lora_alpha=self._settings.alpha,
+            lora_dropout=0.0,
+            target_modules=self._targets,
+            layers_to_transform=wanted,
+            base_model_name_or_path=self.base.location.published_name,
+        )
+
+    # -- acting and learning ------------------------------------------------------------------
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(self._peft.peft_config) if self._peft is not None else ()
+
+    @property
+    def decoder(self) -> Decoder:
+        """The decoder stack, with the layers that no adapter touches run once for all roles."""
+        if self._decoder is None:
+            self._decoder = decoder_for(self.base.model, self._depth - self._adapted)
+        return self._decoder
+
+    @property
+    def shares_layers(self) -> bool:
+        """Whether there are layers that run once for all roles."""
+        return isinstance(self.decoder, SplitDecoder)
+
+    def head(self, role: Role) -> ScalarHead:
+        return self._heads[role]
+
+    @contextmanager
+    def acting(self, role: Role) -> Iterator[None]:
+        """Inside, the model answers as `role`; nothing requires a gradient."""
+        self._require_peft().set_adapter(role, inference_mode=True)
+        self._check()
+        try:
+            yield
+        finally:
+            self._rest()
+
+    @contextmanager
+    def reference(self) -> Iterator[None]:
+        """Inside, the model is the base as it was: all adapters off."""
+        with self._require_peft().disable_adapter():
+            self._check()
+            yield
+        self._rest()
+
+    @contextmanager
+    def learning(self, role: Role) -> Iterator[None]:
+        """Inside, the model answers as `role`, and this role's parameters alone require gradients."""
+        self._require_peft().set_adapter(role)
+        for parameter in self.parameters(role):
+            parameter.requires_grad_(True)
+        self._learning = role
+        self._check()
+        try:
+            yield
+        finally:
+            self._rest()
+
+    def parameters(self, role: Role) -> list[nn.Parameter]:
+        """All parameters of `role`: its adapter in module order, then its head."""
+        own = [parameter for name, parameter in self.base.model.named_parameters() if f".{role}." in name]
+        head = self._heads.get(role)
+        return own + (list(head.parameters()) if head is not None else [])
+
+    def enlist(self, role: Role, optimiser: torch.optim.Optimizer) -> None:
+        """Say which optimiser moves `role`. Raises RoleTableError when it holds other parameters than the role's."""
+        held = {id(parameter) for group in optimiser.param_groups for parameter in group["params"]}
+        if not held or held != {id(parameter) for parameter in self.parameters(role)}:
+            raise RoleTableError(f"the optimiser of {role!r} does not hold exactly the parameters of {role!r}")
+        self._optimisers[role] = optimiser
+
+    def fingerprint(self, role: Role) -> str:
+        """SHA-256 over the adapter and head of `role`: two equal ones mean that nothing moved."""
+        digest = hashlib.sha256()
+        for parameter in self.parameters(role):
+            digest.update(parameter.detach().cpu().numpy().tobytes())
+        return digest.hexdigest()
+
+    def _rest(self) -> None:
+        self._learning = None
+        peft = self._require_peft()
+        peft.set_adapter(peft.active_adapter, inference_mode=True)
+        for head in self._heads.values():
+            head.requires_grad_(False)
+        self._check()
+
+    def _check(self) -> None:
+        learning = set()
+        for name, parameter in self.base.model.named_parameters():
+            if parameter.requires_grad:
+                learning.add(next((role for role in self.names if f".{role}." in name), f"base ({name})"))
+        learning |= {role for role, head in self._heads.items() if any(p.requires_grad for p in head.parameters())}
+        wanted = {self._learning} if self._learning else set()
+        if learning != wanted:
+            raise RoleTableError(f"these learn: {sorted(learning)}; these should: {sorted(wanted)}")
+        for role, optimiser in self._optimisers.items():
+            if any(p.requires_grad != (role == self._learning) for g in optimiser.param_groups for p in g["params"]):
+                raise RoleTableError(f"the optimiser of {role!r} holds parameters of another role")
+
+    def _require_peft(self) -> PeftModel:
+        if self._peft is None:
+            raise RoleTableError("no role has been added yet")
+        return self._peft
+
+    # -- keeping ------------------------------------------------------------------------------
+
+    def adapter_state(self, role: Role) -> dict[str, Tensor]:
+        """The adapter of `role` under PEFT's file names, fp32, on the CPU."""
+        state = get_peft_model_state_dict(self._require_peft(), adapter_name=role, save_embedding_layers=False)
+        return {name: tensor.detach().float().cpu().contiguous() for name, tensor in state.items()}
+
+    def lora_layers(self) -> Iterator[tuple[str, BaseTunerLayer]]:
+        """Every adapted layer of the base model, by name."""
+        for name, module in self.base.model.named_modules():
+            if isinstance(module, BaseTunerLayer):
+                yield name, module
+
+    def save(self, role: Role, folder: Path, facts: Mapping[str, Any]) -> None:
+        """Write the adapter and head of `role` to `folder`, whole or not at all, with hashes and `facts`."""
+        beside = folder.with_name(folder.name + ".partial")
+        shutil.rmtree(beside, ignore_errors=True)
+        beside.mkdir(parents=True)
+        config = self._config()
+        config.inference_mode = True
+        # PEFT turns this into a set, and the order of a set differs from run to run
+        config.target_modules = self._targets
+        config.save_pretrained(str(beside))
+        save_file(self.adapter_state(role), beside / ADAPTER_FILE, metadata={"format": "pt"})
+        if role in self._heads:
+            save_file({k: v.cpu() for k, v in self._heads[role].state_dict().items()}, beside / HEAD_FILE)
+        write_manifest(beside, role, self._layout(), facts)
+        replace_folder(beside, folder)
+
+    def _write_adapter(self, role: Role, state: Mapping[str, Tensor]) -> None:
+        outcome = set_peft_model_state_dict(self._require_peft(), dict(state), adapter_name=role)
+        left = [key for key in outcome.missing_keys if f".{role}." in key]
+        if left or outcome.unexpected_keys:
+            raise UserError(
+                f"The {role} adapter does not fit this model.",
+                why=f"{len(left)} tensors are missing and {len(outcome.unexpected_keys)} are unknown.",
+                todo=f"Train the {role} adapter again on this model.",
+            )
+
+    def _layout(self) -> dict[str, Any]:
+        return {
+            "base": self.base.location.published_name,
+            "quantisation": self.base.quantisation,
+            "rank": self._settings.rank,
+            "alpha": self._settings.alpha,
+            "layers": self._adapted,
+        }
+
+    def _require_same(self, manifest: Mapping[str, Any], folder: Path) -> None:
+        for name, current in self._layout().items():
+            saved = manifest["layout"].get(name)
+            if saved != current:
+                raise UserError(
+                    f"The adapter in {folder} was made with {name} = {saved!r}, and the settings now say {current!r}.",
+                    todo="Set it back, or train that stage again with the new setting.",
+                )
+
+
+def write_manifest(folder: Path, role: str, layout: Mapping[str, Any], facts: Mapping[str, Any]) -> None:
+    """Write `manifest.json`: what the folder holds, with the SHA-256 of every file in it."""
+    files = {path.name: file_sha256(path) for path in sorted(folder.iterdir()) if path.is_file()}
+    manifest = {"v": 1, "role": role, "layout": dict(layout), "facts": dict(facts), "files": files}
+    (folder / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
+
+
+def read_manifest(folder: Path, role: str) -> dict[str, Any]:
+    """The manifest of an adapter folder, every file checked against it. Raises UserError when anything is amiss."""
+    try:
+        manifest: dict[str, Any] = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(
+            f"There is no {role} adapter yet.",
+            why=f"{folder} holds no {MANIFEST}.",
+            todo=f"Run 'rlhf-tui train {'ppo' if role != 'reward' else 'reward'}' first.",
+        ) from None
+    except ValueError as error:
+        raise UserError(f"{folder / MANIFEST} is damaged.", why=str(error), todo="Train this stage again.") from None
+    needed = {ADAPTER_FILE, *([HEAD_FILE] if role in WITH_HEAD else [])}
+    for name in sorted(needed | set(manifest["files"])):
+        path = folder / name
+        if not path.is_file() or file_sha256(path) != manifest["files"].get(name):
+            raise UserError(
+                f"{path} is {'damaged' if path.is_file() else 'missing'}.",
+                why="It does not match the hash that was written with it.",
+                todo="Train this stage again, or restore the file from a backup.",
+            )
+    return manifest
+
+
+def replace_folder(beside: Path, folder: Path) -> None:
+    """Put the finished folder `beside` in the place of `folder`, after its files have reached the disk."""
+    for path in beside.rglob("*"):
+        if path.is_file():
+            with path.open("rb") as file:
+                os.fsync(file.fileno())
+    old = folder.with_name(folder.name + ".old")
+    shutil.rmtree(old, ignore_errors=True)
+    if folder.exists():
+        folder.rename(old)
+    beside.rename(folder)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def file_sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

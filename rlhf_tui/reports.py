@@ -1,0 +1,193 @@
+"""Results as plain text: what a stage came to, how a run fares, what the judgements look like."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from rlhf_tui.doctor import Check
+from rlhf_tui.preferences.records import Counts
+from rlhf_tui.preferences.statistics import LabelReport, Rate
+from rlhf_tui.runs.folder import RunFolder
+
+_LOG_LINES = 5
+
+
+def report(kind: str, result: Mapping[str, Any]) -> str:
+    """What a finished run of `kind` came to, in words."""
+    return _REPORTS[kind](result)
+
+
+# -- the stages -----------------------------------------------------------------------------------
+
+
+def _demo(results: Mapping[str, Mapping[str, Any]]) -> str:
+    """All stages of the loop, one under the other, and the two truths."""
+    parts = [f"{kind}\n{_indented(report(kind, result))}" for kind, result in results.items()]
+    parts.append(
+        "The behaviour you see is shaped by whoever did the rating: here a language model that followed\n"
+        "a written guideline. RLHF tunes behaviour, not facts: the answers are no more true than before."
+    )
+    return "\n\n".join(parts)
+
+
+def _generate(result: Mapping[str, Any]) -> str:
+    return (
+        f"{result['completions']} candidates sampled for {result['prompts']} prompts: "
+        f"{result['pairs']} new pairs wait for your judgement ('rlhf-tui label')."
+        + _left_out(result.get("prompts_too_long", 0), "prompts")
+    )
+
+
+def _reward(result: Mapping[str, Any]) -> str:
+    lines = [f"Learnt from {result['train_pairs']} judged pairs (raters: {', '.join(result['raters'])})."]
+    held = result.get("heldout")
+    if held is None:
+        lines.append("No judged pair of a held-out prompt: how good it is cannot be said.")
+    else:
+        lines += [
+            f"Accuracy on {held['n']} held-out pairs   {held['accuracy']:.1%}   "
+            f"95 % interval [{held['low']:.1%}, {held['high']:.1%}]",
+            f"  always pick the shorter      {held['shorter']:.1%}",
+            f"  always pick the longer       {held['longer']:.1%}",
+        ]
+    return "\n".join(lines) + _left_out(result.get("pairs_too_long", 0), "pairs")
+
+
+def _ppo(result: Mapping[str, Any]) -> str:
+    ended = "" if result["ended"] == "finished" else f" It was ended early: {result['ended']}."
+    return f"{result['updates']} updates on {result['episodes']} completions.{ended}" + _left_out(
+        result.get("prompts_too_long", 0), "prompts"
+    )
+
+
+def _compare(result: Mapping[str, Any]) -> str:
+    before, after = result["before"], result["after"]
+    low, high = result["low"], result["high"]
+    verdict = "above 0" if low > 0 else "below 0" if high < 0 else "0 is inside: not shown to differ"
+    return "\n".join(
+        [
+            f"On {result['prompts']} held-out prompts, before → after:",
+            f"  mean score      {before['score']:+.2f} → {after['score']:+.2f}   "
+            f"difference {result['difference']:+.2f}, 95 % interval [{low:+.2f}, {high:+.2f}] ({verdict})",
+            f"  length          {before['length']:.0f} → {after['length']:.0f} tokens",
+            f"  ended by itself {before['eos_rate']:.0%} → {after['eos_rate']:.0%}",
+            f"  KL to the base  {result['kl']:.1f} nats an answer [{result['kl_low']:.1f}, {result['kl_high']:.1f}]",
+            "Scores are in deviations of the reward model; it is the judge here, and it learnt from the raters.",
+        ]
+    )
+
+
+def _export(result: Mapping[str, Any]) -> str:
+    lines = [f"{result['format'].capitalize()} model: {result['path']}"]
+    if "check" in result:
+        check = result["check"]
+        lines.append(
+            f"Checked against the tuned model: KL {check['kl']:.1e} nats a token, "
+            f"same first choice at {check['top1']:.1%} of {check['positions']} positions."
+        )
+    return "\n".join(lines)
+
+
+_REPORTS: dict[str, Callable[[Mapping[str, Any]], str]] = {
+    "generate": _generate,
+    "reward": _reward,
+    "ppo": _ppo,
+    "compare": _compare,
+    "export": _export,
+    "demo": _demo,
+}
+
+
+def _left_out(count: int, what: str) -> str:
+    return f"\nLeft out: {count} {what} longer than model.max_prompt_tokens." if count else ""
+
+
+# -- runs -----------------------------------------------------------------------------------------
+
+
+def run_document(run: RunFolder) -> dict[str, Any]:
+    """One run as `runs show --json` gives it."""
+    record, done = run.record, run.done()
+    return {
+        "run": run.name,
+        "kind": run.kind,
+        "status": run.status(),
+        "path": str(run.path),
+        "created": record.created,
+        "overrides": list(record.overrides),
+        "parents": record.parents,
+        "seed": record.seed,
+        "versions": record.versions,
+        "result": run.result(),
+        "error": done.error if done is not None else None,
+    }
+
+
+def run_summary(run: RunFolder) -> str:
+    """How a run fares, what it was made with, and what it came to."""
+    record, status, done = run.record, run.status(), run.done()
+    made = time.strftime("%Y-%m-%d %H:%M", time.localtime(record.created))
+    lines = [f"{run.name}  {status}  (made {made}, seed {record.seed})"]
+    if record.parents:
+        lines.append(f"Part of or built on: {', '.join(record.parents.values())}")
+    if record.overrides:
+        lines.append(f"Settings of its own: {'  '.join(record.overrides)}")
+    if done is not None and done.status == "finished":
+        lines += ["", report(run.kind, done.result)]
+    elif done is not None and done.error:
+        lines += ["", *(text for text in done.error.values() if text)]
+    elif status == "crashed":
+        lines += ["", "Its worker is gone and left no last word. The end of its log:", *run.log_tail(_LOG_LINES)]
+    lines += ["", _NEXT[status].format(name=run.name, log=run.log_path)]
+    return "\n".join(lines)
+
+
+_NEXT = {
+    "queued": "It has not been started: 'rlhf-tui runs resume {name}'.",
+    "running": "'rlhf-tui runs watch {name}' follows it.",
+    "paused": "'rlhf-tui runs resume {name}' lets it go on.",
+    "finished": "Its log: {log}",
+    "stopped": "'rlhf-tui runs resume {name}' goes on.",
+    "failed": "Its log: {log}",
+    "crashed": "'rlhf-tui runs resume {name}' takes it up again. Its log: {log}",
+}
+
+
+# -- judgements and the machine -------------------------------------------------------------------
+
+
+def label_stats(counts: Counts, found: LabelReport) -> str:
+    """How much has been judged, and two habits to watch, with 95 % intervals."""
+    seconds = "unknown" if found.median_seconds is None else f"{found.median_seconds:.1f} s a pair (median)"
+    return "\n".join(
+        [
+            f"{counts.prompts} prompts ({counts.train} for training, {counts.heldout} held out), "
+            f"{counts.completions} candidates, {counts.pairs_waiting} pairs wait.",
+            f"{found.n} judgements of {counts.raters} raters: {found.ordered} ordered, {found.ties} ties, "
+            f"{found.both_bad} both bad; {found.skipped} skipped.",
+            f"  the first one chosen    {_rate(found.first_side)}",
+            f"  the longer one chosen   {_rate(found.longer_wins)}",
+            f"  pace                    {seconds}",
+        ]
+    )
+
+
+def _rate(rate: Rate) -> str:
+    if rate.share is None:
+        return "unknown: nothing to count yet"
+    return f"{rate.share:.1%} of {rate.n}   95 % interval [{rate.low:.1%}, {rate.high:.1%}]"
+
+
+def examination(checks: Iterable[Check]) -> str:
+    """What the doctor found, one line each, with advice under it."""
+    marks = {"ok": "ok     ", "note": "note   ", "problem": "PROBLEM"}
+    return "\n".join(
+        f"{marks[check.status]}  {check.name:<16} {check.found}" + (f"\n{'':26}{check.advice}" if check.advice else "")
+        for check in checks
+    )
+
+
+def _indented(text: str) -> str:
+    return "\n".join(f"  {line}" for line in text.splitlines())

@@ -1,0 +1,76 @@
+"""What a run needs before it is started: checked without torch, so that the answer comes at once."""
+
+from __future__ import annotations
+
+from rlhf_tui import locate
+from rlhf_tui.errors import UsageError
+from rlhf_tui.project import Project
+from rlhf_tui.settings import Settings
+
+KINDS = ("generate", "reward", "ppo", "compare", "export")
+
+
+def require_ready(project: Project, kind: str, settings: Settings) -> None:
+    """Raise UsageError, saying what is missing and how to get it, when a run of `kind` cannot work yet."""
+    _NEEDS[kind](project, settings)
+    if kind != "export":  # the export measures the disk itself, when it knows what it will write
+        locate.require_disk(project.root, 200 * 2**20, f"the {kind} run")
+    locate.require(settings.model.name, settings.model.revision)
+
+
+def _prompts(project: Project, split: str | None, purpose: str) -> None:
+    with project.store() as store:
+        if store.prompts(split):
+            return
+    name = {"heldout": "held-out prompts", "train": "training prompts"}.get(split or "", "prompts")
+    raise UsageError(
+        f"There are no {name} to {purpose}.",
+        todo="Import some with 'rlhf-tui prompts import FILE'; a share of them is held out.",
+    )
+
+
+def _adapter(project: Project, role: str, command: str) -> None:
+    if not (project.adapter(role) / "manifest.json").is_file():
+        raise UsageError(f"There is no {role} adapter yet.", todo=f"Train it first: 'rlhf-tui train {command}'.")
+
+
+def _for_generate(project: Project, settings: Settings) -> None:
+    _prompts(project, None, "answer")
+
+
+def _for_reward(project: Project, settings: Settings) -> None:
+    with project.store() as store:
+        waiting = store.counts().pairs_waiting
+        if store.pairs("train"):
+            return
+    raise UsageError(
+        "There are no labels to learn from yet.",
+        why=f"{waiting} pairs wait for a judgement." if waiting else "There are no pairs of candidates either.",
+        todo="Judge some with 'rlhf-tui label', or import labels with 'rlhf-tui labels import FILE'."
+        if waiting
+        else "Run 'rlhf-tui generate' and then 'rlhf-tui label', or import labels with 'rlhf-tui labels import FILE'.",
+    )
+
+
+def _for_ppo(project: Project, settings: Settings) -> None:
+    _adapter(project, "reward", "reward")
+    _prompts(project, "train", "practise on")
+
+
+def _for_compare(project: Project, settings: Settings) -> None:
+    _adapter(project, "reward", "reward")
+    _adapter(project, "policy", "ppo")
+    _prompts(project, "heldout", "compare on")
+
+
+def _for_export(project: Project, settings: Settings) -> None:
+    _adapter(project, "policy", "ppo")
+
+
+_NEEDS = {
+    "generate": _for_generate,
+    "reward": _for_reward,
+    "ppo": _for_ppo,
+    "compare": _for_compare,
+    "export": _for_export,
+}

@@ -1,0 +1,377 @@
+"""What each kind of run does: gather what lies in the project, call the engine, put the result back.
+
+Only the worker imports this module; with it come torch and the model.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, replace
+from typing import Any
+
+import psutil
+import torch
+import transformers
+
+from rlhf_tui.errors import UserError
+from rlhf_tui.evaluation.agreement import Judged, agreement
+from rlhf_tui.evaluation.compare import compare
+from rlhf_tui.export.card import Facts
+from rlhf_tui.export.write import export_adapter, export_merged
+from rlhf_tui.locate import STARTER_LICENCE
+from rlhf_tui.model.base import Base, load_base
+from rlhf_tui.model.generation import Sampling, sample
+from rlhf_tui.model.roles import Roles
+from rlhf_tui.preferences.records import Completion, LabelledPair, NewCompletion, Prompt
+from rlhf_tui.runs.control import StopRequested
+from rlhf_tui.runs.events import Checkpoint, Progress, Sample, Stage
+from rlhf_tui.runs.folder import RunFolder, create_run, find, latest, list_runs
+from rlhf_tui.runs.worker import StageContext, execute
+from rlhf_tui.training.batching import Tokens
+from rlhf_tui.training.checkpoint import load_checkpoint, newest_checkpoint, save_checkpoint
+from rlhf_tui.training.memory import measure
+from rlhf_tui.training.ppo import Ppo, TrainPrompt, train_ppo
+from rlhf_tui.training.reward import Pair, PairScores, train_reward
+from rlhf_tui.training.rollout import Scoring
+
+_CHECK_PROMPTS = 4
+
+
+def generate(context: StageContext) -> dict[str, Any]:
+    """Sample candidates and offer them as pairs; every batch is in the store before the next one begins."""
+    settings = context.settings.generate
+    base = _base(context)
+    chosen, left_out = _prompts_to_answer(context, base)
+    systems = [
+        settings.variant_system_prompt if number % 2 and settings.variant_system_prompt else None
+        for number in range(settings.per_prompt)
+    ]
+    total = len(chosen) * settings.per_prompt
+    pairs = done = 0
+    each = max(1, settings.batch_size // settings.per_prompt)
+    context.emit(Stage("sampling"))
+    context.emit(Progress(0, total, "completions"))
+    for start in range(0, len(chosen), each):
+        prompts = chosen[start : start + each]
+        jobs = [(prompt, system) for prompt in prompts for system in systems]
+        seed = _seed(context.run.name, context.settings.run.seed, start)
+        drawn = sample(
+            base.model,
+            [base.chat.prompt_ids(prompt.messages, system_prompt=system) for prompt, system in jobs],
+            Sampling(settings.max_new_tokens, settings.temperature, settings.top_p),
+            end_ids=base.chat.end_ids,
+            batch_size=settings.batch_size,
+            generator=torch.Generator(base.device).manual_seed(seed),
+            progress=_progress(context, done, total),
+        )
+        texts = [base.chat.text(one.ids) for one in drawn]
+        with context.project.store() as store, store.transaction():
+            model = store.add_model(base.location.published_name, "base", quantisation=base.quantisation)
+            rows = [
+                NewCompletion(
+                    prompt.id,
+                    model,
+                    store.add_generation(
+                        temperature=settings.temperature,
+                        top_p=settings.top_p,
+                        max_new_tokens=settings.max_new_tokens,
+                        system_prompt=context.settings.model.system_prompt if system is None else system,
+                    ),
+                    text,
+                    len(one.ids),
+                    "eos" if one.ended else "length",
+                    seed,
+                )
+                for (prompt, system), one, text in zip(jobs, drawn, texts, strict=True)
+            ]
+            store.add_completions(rows)
+            pairs += sum(store.make_pair_tasks(prompt.id) for prompt in prompts)
+        done += len(jobs)
+        for (prompt, _), one, text in zip(jobs[:2], drawn[:2], texts[:2], strict=True):
+            context.emit(Sample(done, prompt.text, text, {"length": float(len(one.ids))}, "generate"))
+        context.control.boundary(lambda: None)
+    context.emit(measure("generate", base.device))
+    return {"prompts": len(chosen), "completions": done, "pairs": pairs, "prompts_too_long": left_out}
+
+
+def reward(context: StageContext) -> dict[str, Any]:
+    """Train the reward model on the judged pairs of training prompts; measure it on those of held-out prompts."""
+    with context.project.store() as store:
+        labelled = {split: store.pairs(split) for split in ("train", "heldout")}
+        raters = sorted({pair.rater for pairs in labelled.values() for pair in pairs})
+        labels = store.snapshot_hash()
+    base = _base(context)
+    kept = {split: _encode(base, pairs, context) for split, pairs in labelled.items()}
+    if not kept["train"]:
+        raise UserError("No judged pair fits.", why="All prompts are longer than model.max_prompt_tokens.")
+    roles = Roles(base, context.settings.adapters, seed=context.settings.run.seed)
+    roles.add("reward")
+    trained = train_reward(
+        roles,
+        [pair for _, pair in kept["train"]],
+        [pair for _, pair in kept["heldout"]],
+        context.settings.reward,
+        seed=context.settings.run.seed,
+        emit=context.emit,
+        boundary=lambda: context.control.boundary(lambda: None),
+    )
+    measured = {
+        "heldout": _agreement([pair for _, pair in kept["heldout"]], trained.heldout),
+        "train": _agreement([pair for _, pair in kept["train"]], trained.train),
+    }
+    facts = {
+        "run": context.run.name,
+        "mean": trained.mean,
+        "deviation": trained.deviation,
+        "labels": labels,
+        "raters": raters,
+        "train_pairs": len(kept["train"]),
+        **measured,
+    }
+    roles.save("reward", context.project.adapter("reward"), facts)
+    left_out = sum(len(pairs) for pairs in labelled.values()) - sum(len(pairs) for pairs in kept.values())
+    return facts | {"pairs_too_long": left_out}
+
+
+def ppo(context: StageContext) -> dict[str, Any]:
+    """Move the policy; at the end its adapter and the value's become the project's current ones."""
+    base = _base(context)
+    roles = Roles(base, context.settings.adapters, seed=context.settings.run.seed)
+    roles.add("policy")
+    facts = roles.load("reward", context.project.adapter("reward"))
+    roles.copy("reward", "value")
+    roles.head("value").normalise(facts["mean"], facts["deviation"])
+    prompts, left_out = _train_prompts(context, base, "train")
+    learner = Ppo(
+        roles,
+        prompts,
+        context.settings.ppo,
+        Scoring(facts["mean"], facts["deviation"]),
+        seed=context.settings.run.seed,
+        emit=context.emit,
+    )
+    checkpoint = newest_checkpoint(context.run.checkpoints)
+    if checkpoint is not None:
+        load_checkpoint(learner, checkpoint)
+        context.emit(Stage("resumed", checkpoint.name))
+
+    def save(current: Ppo) -> None:
+        folder = save_checkpoint(current, context.run.checkpoints)
+        context.emit(Checkpoint(current.done, str(folder.relative_to(context.run.path))))
+
+    ended = train_ppo(learner, emit=context.emit, save=save, boundary=context.control.boundary)
+    result = {
+        "run": context.run.name,
+        "reward_run": facts["run"],
+        "updates": learner.done,
+        "episodes": learner.done * context.settings.ppo.rollout_size,
+        "prompts": len(prompts),
+        "prompts_too_long": left_out,
+        "kl_coefficient": learner.kl_coefficient,
+        "ended": ended,
+    }
+    for role in ("policy", "value"):
+        roles.save(role, context.project.adapter(role), result)
+    return result
+
+
+def compare_stage(context: StageContext) -> dict[str, Any]:
+    """Measure base and policy on the held-out prompts."""
+    roles, facts = _tuned(context)
+    reward_facts = roles.load("reward", context.project.adapter("reward"))
+    prompts, _ = _train_prompts(context, roles.base, "heldout")
+    wanted = context.settings.compare.prompts
+    comparison = compare(
+        roles,
+        prompts[: wanted or None],
+        context.settings.compare,
+        context.settings.ppo,
+        Scoring(reward_facts["mean"], reward_facts["deviation"]),
+        seed=context.settings.run.seed,
+        emit=context.emit,
+        boundary=lambda: context.control.boundary(lambda: None),
+    )
+    context.emit(measure("compare", roles.base.device))
+    return comparison.as_dict() | {"policy_run": facts["run"], "reward_run": reward_facts["run"]}
+
+
+def export(context: StageContext) -> dict[str, Any]:
+    """Write the tuned model to where the run's options say: 'out' and 'format'."""
+    roles, policy_facts = _tuned(context)
+    options = context.run.record.options
+    form = options.get("format", "merged")
+    target = context.project.exports / str(options.get("out") or f"{form}-{context.run.number:04d}")
+    facts = _card_facts(context, roles.base, form, policy_facts)
+    record = {
+        "tool": "rlhf_tui",
+        "policy": policy_facts,
+        "base": roles.base.location.published_name,
+        "revision": context.settings.model.revision,
+        "quantisation": roles.base.quantisation,
+        "format": form,
+        "versions": context.run.record.versions,
+    }
+    if form == "adapter":
+        return export_adapter(roles, target, facts=facts, record=record)
+    prompts, _ = _train_prompts(context, roles.base, "heldout")
+    return export_merged(
+        roles,
+        target,
+        dtype=context.settings.export.dtype,
+        facts=facts,
+        record=record,
+        prompts=prompts[:_CHECK_PROMPTS],
+        report=lambda text: context.emit(Stage(text)),
+    )
+
+
+def demo(context: StageContext) -> dict[str, Any]:
+    """The whole loop: every stage as a run of its own, one after the other, in this process.
+
+    A demo that was stopped goes on with the first stage that has not finished.
+    """
+    results: dict[str, Any] = {}
+    kinds: list[str] = list(context.run.record.options["stages"])
+    for number, kind in enumerate(kinds):
+        context.emit(Progress(number, len(kinds), "stages"))
+        child = _child(context, kind)
+        context.emit(Stage(kind, child.name))
+        done = child.done()
+        if done is None or done.status != "finished":
+            done = execute(context.project, child, control_folders=[context.run.control_dir])
+        if done.status == "failed":
+            error = done.error or {"what": done.message}
+            raise UserError(error["what"], why=error.get("why", ""), todo=error.get("todo", ""))
+        context.control.boundary(lambda: None)
+        if done.status == "stopped":
+            raise StopRequested
+        results[kind] = {"run": child.name} | done.result
+    context.emit(Progress(len(kinds), len(kinds), "stages"))
+    return results
+
+
+STAGES: Mapping[str, Callable[[StageContext], Mapping[str, Any]]] = {
+    "generate": generate,
+    "reward": reward,
+    "ppo": ppo,
+    "compare": compare_stage,
+    "export": export,
+    "demo": demo,
+}
+
+
+# -- what the stages share ------------------------------------------------------------------------
+
+
+def _base(context: StageContext) -> Base:
+    """Load the base model, with the number of threads that the settings say."""
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+    torch.set_num_threads(context.settings.run.threads or psutil.cpu_count(logical=False) or os.cpu_count() or 1)
+    context.emit(Stage("loading the model"))
+    base = load_base(context.settings.model, lambda text: context.emit(Stage(text)))
+    context.emit(measure("model loaded", base.device))
+    return base
+
+
+def _tuned(context: StageContext) -> tuple[Roles, dict[str, Any]]:
+    """The base with the project's current policy on it, and what is known of that policy."""
+    roles = Roles(_base(context), context.settings.adapters, seed=context.settings.run.seed)
+    return roles, roles.load("policy", context.project.adapter("policy"))
+
+
+def _progress(context: StageContext, before: int, total: int) -> Callable[[int], None]:
+    return lambda finished: context.emit(Progress(before + finished, total, "completions"))
+
+
+def _seed(*parts: object) -> int:
+    return int.from_bytes(hashlib.sha256("/".join(map(str, parts)).encode()).digest()[:6], "big")
+
+
+def _prompts_to_answer(context: StageContext, base: Base) -> tuple[list[Prompt], int]:
+    """Which prompts get candidates: those with fewest completions first, in a stable random order."""
+    with context.project.store() as store:
+        counted = [(len(store.completions(prompt.id)), prompt) for prompt in store.prompts()]
+    fitting = [
+        (count, prompt)
+        for count, prompt in counted
+        if len(base.chat.prompt_ids(prompt.messages)) <= context.settings.model.max_prompt_tokens
+    ]
+    fitting.sort(key=lambda item: (item[0], _seed(context.settings.run.seed, item[1].uid)))
+    wanted = context.settings.generate.prompts
+    if not wanted:
+        fresh = [item for item in fitting if item[0] == 0]
+        fitting = fresh or fitting
+    return [prompt for _, prompt in fitting[: wanted or None]], len(counted) - len(fitting)
+
+
+def _train_prompts(context: StageContext, base: Base, split: str) -> tuple[list[TrainPrompt], int]:
+    """The prompts of a split as ids, and how many were too long."""
+    with context.project.store() as store:
+        stored = store.prompts(split)
+    prompts = [TrainPrompt(prompt.text, tuple(base.chat.prompt_ids(prompt.messages))) for prompt in stored]
+    kept = [prompt for prompt in prompts if len(prompt.ids) <= context.settings.model.max_prompt_tokens]
+    if not kept:
+        raise UserError(f"No {split} prompt fits.", why="All are longer than model.max_prompt_tokens.")
+    return kept, len(prompts) - len(kept)
+
+
+def _encode(base: Base, pairs: Sequence[LabelledPair], context: StageContext) -> list[tuple[LabelledPair, Pair]]:
+    """Judged pairs as ids; those whose prompt is too long are left out."""
+    encoded = []
+    for pair in pairs:
+        prompt = tuple(base.chat.prompt_ids(pair.prompt.messages))
+        if len(prompt) > context.settings.model.max_prompt_tokens:
+            continue
+        chosen, rejected = (Tokens(prompt, _completion_ids(base, side)) for side in (pair.chosen, pair.rejected))
+        encoded.append((pair, Pair(chosen, rejected, pair.tie, pair.strength, pair.weight)))
+    return encoded
+
+
+def _completion_ids(base: Base, completion: Completion) -> tuple[int, ...]:
+    """Ids of a stored text. Only one that is known to have been cut off lacks the end-of-turn token."""
+    return tuple(base.chat.completion_ids(completion.text, ended=completion.finish_reason != "length"))
+
+
+def _agreement(pairs: Sequence[Pair], scores: PairScores) -> dict[str, Any] | None:
+    decided = [
+        Judged(float(gap), len(pair.chosen.response), len(pair.rejected.response))
+        for pair, gap in zip(pairs, scores.gaps, strict=True)
+        if not pair.tie
+    ]
+    found = agreement(decided)
+    return asdict(found) if found is not None else None
+
+
+def _child(context: StageContext, kind: str) -> RunFolder:
+    """The run of the demo's stage `kind`: the one it made before it was interrupted, or a new one."""
+    for run in reversed(list_runs(context.project)):
+        if run.kind == kind and run.record.parents.get("demo") == context.run.name:
+            return run
+    return create_run(context.project, kind, overrides=context.run.record.overrides, parents={"demo": context.run.name})
+
+
+def _card_facts(context: StageContext, base: Base, form: str, policy: Mapping[str, Any]) -> Facts:
+    with context.project.store() as store:
+        guideline = store.guideline()
+        judging = {pair.rater for pair in store.pairs()}
+        raters = [asdict(rater) for rater in store.raters() if rater.handle in judging]
+        pairs = store.counts().pairs
+    compared = latest(context.project, "compare", "finished")
+    comparison = compared.result() if compared is not None else {}
+    rewarded = find(context.project, policy["reward_run"]).result()
+    facts = Facts(
+        project=context.project.name,
+        base=base.location.published_name,
+        licence=STARTER_LICENCE if base.location.kind == "starter" else "",
+        quantisation=base.quantisation,
+        form=form,
+        pairs=rewarded.get("train_pairs", pairs),
+        raters=raters,
+        guideline=guideline.body_md if guideline is not None else "",
+        reward=rewarded.get("heldout") or {},
+    )
+    fits = comparison.get("policy_run") == policy["run"]
+    return replace(facts, comparison=comparison) if fits else facts

@@ -1,0 +1,82 @@
+"""Checks while PPO runs: each names what went wrong, why, and what to do."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import torch
+
+from rlhf_tui.errors import UserError
+from rlhf_tui.runs.events import Alert
+from rlhf_tui.settings import PpoSettings
+
+# what the log-probability of one token may differ by between two identical forward passes
+_FIRST_PASS_LIMIT = {torch.float32: 1e-4, torch.bfloat16: 0.5, torch.float16: 0.1}
+
+
+def require_finite(values: Mapping[str, float], update: int) -> None:
+    """Raise UserError when any metric is NaN or infinite."""
+    broken = sorted(name for name, value in values.items() if not math.isfinite(value))
+    if broken:
+        raise UserError(
+            f"Update {update} gave numbers that are not finite: {', '.join(broken)}.",
+            why="The policy has been pushed too far; usually the learning rate is too high.",
+            todo="Lower ppo.policy_learning_rate, or raise ppo.kl_coefficient, and start again.",
+        )
+
+
+def require_moved(before: str, after: str, role: str) -> None:
+    """Raise UserError when a role that has just been updated has the fingerprint it had before."""
+    if before == after:
+        raise UserError(
+            f"The {role} adapter did not move in the first update.",
+            why="Its weights are the same as before: it is not being trained.",
+            todo=f"Check that ppo.{role}_learning_rate is not vanishingly small.",
+        )
+
+
+def require_first_ratio_one(deviation: float, dtype: torch.dtype) -> None:
+    """Raise UserError when the first pass of an update does not reproduce the old log-probabilities."""
+    if deviation > _FIRST_PASS_LIMIT[dtype]:
+        raise UserError(
+            "The first pass of an update does not reproduce the log-probabilities of the sampler.",
+            why=f"A token's log-probability differs by {deviation:.3g}; the ratio should be exactly 1.",
+            todo="This is a fault in the engine or the model's code; please report it with the model's name.",
+        )
+
+
+def watch(values: Mapping[str, float], settings: PpoSettings) -> list[Alert]:
+    """What a person should know after this update. An alert of level 'stop' ends the run."""
+    alerts = []
+    if values["kl"] > settings.max_kl:
+        alerts.append(
+            Alert(
+                "stop",
+                "kl-runaway",
+                f"The policy is {values['kl']:.0f} nats from the reference; the limit is {settings.max_kl:.0f}.",
+                why="It has found text that the reward model likes and the base model would not write.",
+                remedy="Raise ppo.kl_coefficient or lower ppo.policy_learning_rate.",
+            )
+        )
+    if values["entropy"] < 0.1:
+        alerts.append(
+            Alert(
+                "warning",
+                "entropy-low",
+                f"The policy has almost no choice left (entropy {values['entropy']:.2f} nats).",
+                why="It writes nearly the same answer every time.",
+                remedy="Raise ppo.kl_coefficient, or stop here and use an earlier checkpoint.",
+            )
+        )
+    if values["eos_rate"] < 0.05:
+        alerts.append(
+            Alert(
+                "note",
+                "never-ends",
+                f"Only {values['eos_rate']:.0%} of the completions end by themselves.",
+                why=f"The others are cut at {settings.max_new_tokens} tokens.",
+                remedy="Raise ppo.max_new_tokens if the answers you want are longer.",
+            )
+        )
+    return alerts

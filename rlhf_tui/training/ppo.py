@@ -1,0 +1,305 @@
+"""Proximal policy optimisation with policy, value, reward and reference on one base."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from rlhf_tui.model.roles import Role, Roles
+from rlhf_tui.runs.events import EventSink, Metric, Progress, Sample, Stage
+from rlhf_tui.settings import PpoSettings
+from rlhf_tui.training import guards, objectives
+from rlhf_tui.training.memory import measure
+from rlhf_tui.training.optimisation import adam, linear, set_rate
+from rlhf_tui.training.rollout import (
+    Experience,
+    Rollout,
+    Scoring,
+    deal,
+    evaluate_rollout,
+    response_logprobs,
+    response_values,
+    sample_rollout,
+)
+
+LEARNING: tuple[Role, ...] = ("policy", "value")
+
+
+@dataclass(frozen=True)
+class TrainPrompt:
+    """A prompt to practise on: its text for people, its ids for the model."""
+
+    text: str
+    ids: tuple[int, ...]
+
+
+class Ppo:
+    """The state of a PPO run between two updates: adapters, optimisers, KL coefficient, update number.
+
+    Everything random is drawn from generators seeded with (seed, update), so that this is all the
+    state there is.
+    """
+
+    def __init__(
+        self,
+        roles: Roles,
+        prompts: Sequence[TrainPrompt],
+        settings: PpoSettings,
+        scoring: Scoring,
+        *,
+        seed: int,
+        emit: EventSink,
+    ) -> None:
+        self.roles = roles
+        self.settings = settings
+        self.kl_coefficient = settings.kl_coefficient
+        self.done = 0
+        self._prompts, self._scoring, self._seed, self._emit = list(prompts), scoring, seed, emit
+        rates = {"policy": settings.policy_learning_rate, "value": settings.value_learning_rate}
+        self.optimisers = {
+            role: adam(roles, role, adapter_rate=rates[role], head_rate=rates[role], epsilon=settings.adam_epsilon)
+            for role in LEARNING
+        }
+
+    def update(self) -> dict[str, float]:
+        """One round: sample, score, learn. Returns the metrics of the round; raises UserError when it broke down."""
+        prompts = self._next_prompts()
+        began = time.monotonic()
+        self._emit(Stage("sampling", f"update {self.done + 1} of {self.settings.updates}"))
+        generator = torch.Generator(self.roles.base.device).manual_seed(self._seed * 1_000_003 + self.done)
+        sequences, ended = sample_rollout(
+            self.roles,
+            [prompt.ids for prompt in prompts],
+            self.settings,
+            generator=generator,
+            progress=lambda finished: None,
+        )
+        sampled = time.monotonic()
+        self._emit(Stage("scoring", f"update {self.done + 1} of {self.settings.updates}"))
+        rollout = evaluate_rollout(
+            self.roles, sequences, ended, self.settings, self._scoring, kl_coefficient=self.kl_coefficient
+        )
+        scored = time.monotonic()
+        self._emit(Stage("learning", f"update {self.done + 1} of {self.settings.updates}"))
+        values = _describe(rollout, self.kl_coefficient, self.settings) | self._learn(rollout)
+        finished = time.monotonic()
+        self.done += 1
+        guards.require_finite(values, self.done)
+        self._show(rollout, prompts)
+        self._adapt(values["kl"], len(prompts))
+        return values | {
+            "tokens_per_second": sum(len(one.response) for one in sequences) / (sampled - began),
+            "seconds_sampling": sampled - began,
+            "seconds_scoring": scored - sampled,
+            "seconds_update": finished - scored,
+        }
+
+    # -- one round ----------------------------------------------------------------------------
+
+    def _next_prompts(self) -> list[TrainPrompt]:
+        """The prompts of this update: all prompts shuffled, again and again, cut into rollouts."""
+        size = self.settings.rollout_size
+        chosen: list[TrainPrompt] = []
+        position = self.done * size
+        while len(chosen) < size:
+            lap, place = divmod(position + len(chosen), len(self._prompts))
+            order = random.Random(self._seed * 1_000_003 + lap).sample(self._prompts, len(self._prompts))
+            chosen += order[place : place + size - len(chosen)]
+        return chosen
+
+    def _learn(self, rollout: Rollout) -> dict[str, float]:
+        settings = self.settings
+        factor = linear(self.done, settings.updates, settings.warmup_updates)
+        rates = {role: set_rate(self.optimisers[role], factor) for role in LEARNING}
+        order = random.Random(self._seed * 1_000_003 + self.done)
+        tally = _Tally()
+        policy_learns = self.done >= settings.critic_warmup_updates
+        for _ in range(settings.epochs):
+            for minibatch in deal(rollout.experiences, settings.minibatches, order):
+                if policy_learns:
+                    moved = self._policy_step(minibatch, tally)
+                    policy_learns = settings.target_kl == 0 or moved <= 1.5 * settings.target_kl
+                self._value_step(minibatch, tally)
+        return tally.means() | {"policy_lr": rates["policy"], "value_lr": rates["value"]}
+
+    def _policy_step(self, minibatch: Sequence[Experience], tally: _Tally) -> float:
+        """One optimiser step of the policy; returns how far it already was from the sampler (approximate KL)."""
+        tokens = sum(one.tokens for one in minibatch)
+        moved, clip = 0.0, self.settings.clip
+        with self.roles.learning("policy"):
+            for one in minibatch:
+                logprobs, _ = response_logprobs(self.roles, one, self.settings.temperature)
+                losses = objectives.policy_loss(logprobs, one.logprobs, one.advantages, clip=clip)
+                loss = torch.where(one.mask, losses, 0.0).sum() / tokens
+                torch.autograd.backward(loss)
+                logprobs = logprobs.detach()
+                if tally.untouched:
+                    deviation = float((logprobs - one.logprobs).abs().max())
+                    guards.require_first_ratio_one(deviation, self.roles.base.dtype)
+                    tally.first_deviation = max(tally.first_deviation, deviation)
+                approximate = objectives.approximate_kl(logprobs, one.logprobs)
+                moved += float(torch.where(one.mask, approximate, 0.0).sum()) / tokens
+                tally.policy(one, logprobs, losses.detach(), approximate, clip)
+            tally.policy_norm(self._step("policy"))
+        return moved
+
+    def _value_step(self, minibatch: Sequence[Experience], tally: _Tally) -> None:
+        tokens = sum(one.tokens for one in minibatch)
+        with self.roles.learning("value"):
+            for one in minibatch:
+                values = response_values(self.roles, one)
+                losses = objectives.value_loss(values, one.values, one.returns, clip=self.settings.value_clip)
+                loss = torch.where(one.mask, losses, 0.0).sum() / tokens
+                torch.autograd.backward(loss)
+                tally.value(one, losses.detach())
+            tally.value_norm(self._step("value"))
+
+    def _step(self, role: Role) -> float:
+        norm = torch.nn.utils.clip_grad_norm_(self.roles.parameters(role), self.settings.max_grad_norm)
+        guards.require_finite({f"{role} gradient": float(norm)}, self.done + 1)
+        self.optimisers[role].step()
+        self.optimisers[role].zero_grad(set_to_none=True)
+        return float(norm)
+
+    def _adapt(self, kl: float, episodes: int) -> None:
+        if self.settings.kl_target > 0:
+            self.kl_coefficient = objectives.adapt_kl_coefficient(
+                self.kl_coefficient,
+                kl,
+                target=self.settings.kl_target,
+                horizon=self.settings.kl_horizon,
+                episodes=episodes,
+            )
+
+    def _show(self, rollout: Rollout, prompts: Sequence[TrainPrompt]) -> None:
+        """Two completions of this round, for people: the first two that were drawn, not the best two."""
+        scores, kl = rollout.rows(lambda e: e.scores), rollout.rows(_sequence_kl)
+        for index in range(min(2, len(prompts))):
+            tokens = rollout.sequences[index].response
+            self._emit(
+                Sample(
+                    self.done,
+                    prompts[index].text,
+                    self.roles.base.chat.text(tokens),
+                    {"score": float(scores[index]), "kl": float(kl[index]), "length": float(len(tokens))},
+                    "policy",
+                )
+            )
+
+
+def train_ppo(
+    ppo: Ppo, *, emit: EventSink, save: Callable[[Ppo], None], boundary: Callable[[Callable[[], None]], None]
+) -> str:
+    """Run updates until the planned number is done; returns why it ended: 'finished', or an alert's code.
+
+    `save` writes a checkpoint; `boundary` is called between updates with a way to save, and may
+    raise to stop.
+    """
+    emit(Progress(ppo.done, ppo.settings.updates, "updates"))
+    prints = {role: ppo.roles.fingerprint(role) for role in LEARNING} if ppo.done == 0 else {}
+    saved = ppo.done
+    while ppo.done < ppo.settings.updates:
+        values = ppo.update()
+        if ppo.done == 1:
+            emit(measure("ppo update", ppo.roles.base.device))
+        if prints and ppo.done > ppo.settings.critic_warmup_updates:
+            for role in LEARNING:
+                guards.require_moved(prints[role], ppo.roles.fingerprint(role), role)
+            prints = {}
+        emit(Metric(ppo.done, values))
+        emit(Progress(ppo.done, ppo.settings.updates, "updates"))
+        alerts = guards.watch(values, ppo.settings)
+        for alert in alerts:
+            emit(alert)
+        stopping = [alert.code for alert in alerts if alert.level == "stop"]
+        if stopping or ppo.done - saved >= ppo.settings.save_every or ppo.done == ppo.settings.updates:
+            save(ppo)
+            saved = ppo.done
+        if stopping:
+            return stopping[0]
+        boundary(lambda: save(ppo))
+    return "finished"
+
+
+def _sequence_kl(experience: Experience) -> torch.Tensor:
+    return (objectives.kl_k1(experience.logprobs, experience.reference) * experience.mask).sum(-1)
+
+
+def _describe(rollout: Rollout, kl_coefficient: float, settings: PpoSettings) -> dict[str, float]:
+    """What the policy did in this round, before it learnt from it."""
+    kl = rollout.rows(_sequence_kl)
+    k3 = rollout.rows(lambda e: (objectives.kl_k3(e.logprobs, e.reference) * e.mask).sum(-1))
+    scores = rollout.rows(lambda e: e.scores)
+    lengths = torch.tensor([float(len(one.response)) for one in rollout.sequences])
+    flat = {name: torch.cat([getattr(e, name)[e.mask] for e in rollout.experiences]) for name in ("values", "returns")}
+    explained = objectives.explained_variance(flat["values"], flat["returns"], torch.ones_like(flat["values"]))
+    return {
+        "score": float(scores.mean()),
+        "score_std": float(scores.std(unbiased=False)),
+        "score_raw": float(rollout.rows(lambda e: e.raw_scores).mean()),
+        "kl": float(kl.mean()),
+        "kl_k3": float(k3.mean()),
+        "kl_coefficient": kl_coefficient,
+        "objective": float((scores - kl_coefficient * kl).mean()),
+        "length": float(lengths.mean()),
+        "length_max": float(lengths.max()),
+        "eos_rate": float(rollout.rows(lambda e: e.ended).mean()),
+        "entropy": rollout.mean("entropies"),
+        "explained_variance": float(explained),
+    }
+
+
+class _Tally:
+    """Token-weighted means over all optimiser steps of one update."""
+
+    def __init__(self) -> None:
+        self.first_deviation = 0.0
+        self._sums: dict[str, float] = {}
+        self._tokens = {"policy": 0, "value": 0}
+        self._norms: dict[str, list[float]] = {"policy": [], "value": []}
+        self._ratio_max = 1.0
+
+    @property
+    def untouched(self) -> bool:
+        """Whether the policy is still the one that sampled."""
+        return not self._norms["policy"]
+
+    def policy(
+        self, one: Experience, logprobs: torch.Tensor, losses: torch.Tensor, moved: torch.Tensor, clip: float
+    ) -> None:
+        ratio = objectives.policy_ratio(logprobs, one.logprobs)
+        self._ratio_max = max(self._ratio_max, float(torch.where(one.mask, ratio, 0.0).max()))
+        self._add("policy_loss", losses, one.mask)
+        self._add("approx_kl", moved, one.mask)
+        self._add("ratio_mean", ratio, one.mask)
+        self._add("clip_fraction", objectives.clipped(logprobs, one.logprobs, one.advantages, clip=clip), one.mask)
+        self._tokens["policy"] += one.tokens
+
+    def value(self, one: Experience, losses: torch.Tensor) -> None:
+        self._add("value_loss", losses, one.mask)
+        self._tokens["value"] += one.tokens
+
+    def policy_norm(self, norm: float) -> None:
+        self._norms["policy"].append(norm)
+
+    def value_norm(self, norm: float) -> None:
+        self._norms["value"].append(norm)
+
+    def means(self) -> dict[str, float]:
+        means = {
+            name: amount / self._tokens["value" if name == "value_loss" else "policy"]
+            for name, amount in self._sums.items()
+        }
+        for role, norms in self._norms.items():
+            if norms:
+                means[f"{role}_grad_norm"] = sum(norms) / len(norms)
+        if self._norms["policy"]:
+            means |= {"ratio_max": self._ratio_max, "first_deviation": self.first_deviation}
+        return means
+
+    def _add(self, name: str, values: torch.Tensor, mask: torch.Tensor) -> None:
+        self._sums[name] = self._sums.get(name, 0.0) + float(torch.where(mask, values, 0.0).sum())

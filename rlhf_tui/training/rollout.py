@@ -1,0 +1,212 @@
+"""A rollout: completions sampled by the policy, and everything the update needs to know of them.
+
+The micro-batches are cut once, here, and used unchanged by the update: the old log-probabilities
+come from the same forward pass, in the same shape, as the new ones, so that the first ratio is 1.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from rlhf_tui.model.generation import Sampling, sample
+from rlhf_tui.model.logprobs import token_logprobs, unembedding_of
+from rlhf_tui.model.roles import Roles
+from rlhf_tui.settings import PpoSettings
+from rlhf_tui.training import objectives
+from rlhf_tui.training.batching import Batch, Tokens, last_hidden, micro_batches, pad
+
+
+@dataclass(frozen=True)
+class Scoring:
+    """How raw scores become rewards: the reward model's mean and deviation on its training candidates."""
+
+    mean: float
+    deviation: float
+
+
+@dataclass
+class Experience:
+    """One micro-batch of a rollout. Tensors on the model's device; R is its longest response."""
+
+    members: list[int]
+    """Which completions of the rollout these rows are."""
+    batch: Batch
+    lower: Tensor
+    """Result of the layers that all roles share."""
+    positions: Tensor
+    """(rows, R) where each response token is predicted from"""
+    mask: Tensor
+    """(rows, R) bool: tokens that were sampled, the end-of-turn token included"""
+    targets: Tensor
+    """(rows, R) the sampled ids"""
+    ended: Tensor
+    """(rows,) bool: the policy ended by itself"""
+    logprobs: Tensor = field(default_factory=torch.Tensor)
+    """(rows, R) of the policy that sampled"""
+    entropies: Tensor = field(default_factory=torch.Tensor)
+    reference: Tensor = field(default_factory=torch.Tensor)
+    """(rows, R) log-probabilities with all adapters off"""
+    values: Tensor = field(default_factory=torch.Tensor)
+    raw_scores: Tensor = field(default_factory=torch.Tensor)
+    """(rows,) as the reward model gives them"""
+    scores: Tensor = field(default_factory=torch.Tensor)
+    """(rows,) normalised, clipped, with the penalty for a missing end"""
+    advantages: Tensor = field(default_factory=torch.Tensor)
+    returns: Tensor = field(default_factory=torch.Tensor)
+
+    @property
+    def tokens(self) -> int:
+        return int(self.mask.sum())
+
+
+@dataclass(frozen=True)
+class Rollout:
+    """All micro-batches of one round of sampling."""
+
+    sequences: list[Tokens]
+    experiences: list[Experience]
+
+    def mean(self, name: Literal["entropies"]) -> float:
+        """Mean over all sampled tokens of a per-token field."""
+        whole = sum(float((getattr(e, name) * e.mask).sum()) for e in self.experiences)
+        return whole / sum(e.tokens for e in self.experiences)
+
+    def rows(self, pick: Callable[[Experience], Tensor]) -> Tensor:
+        """A per-completion quantity in the order of `sequences`. → (completions,) on the CPU"""
+        out = torch.zeros(len(self.sequences))
+        for experience in self.experiences:
+            out[experience.members] = pick(experience).float().cpu()
+        return out
+
+
+def sample_rollout(
+    roles: Roles,
+    prompts: Sequence[Sequence[int]],
+    settings: PpoSettings,
+    *,
+    generator: torch.Generator,
+    progress: Callable[[int], None],
+) -> tuple[list[Tokens], list[bool]]:
+    """One completion of the policy for each prompt, and whether it ended by itself. Pure sampling."""
+    with roles.acting("policy"):
+        completions = sample(
+            roles.base.model,
+            prompts,
+            Sampling(settings.max_new_tokens, settings.temperature),
+            end_ids=roles.base.chat.end_ids,
+            batch_size=len(prompts),
+            generator=generator,
+            progress=progress,
+        )
+    sequences = [Tokens(tuple(p), c.ids) for p, c in zip(prompts, completions, strict=True)]
+    return sequences, [completion.ended for completion in completions]
+
+
+@torch.no_grad()
+def evaluate_rollout(
+    roles: Roles,
+    sequences: Sequence[Tokens],
+    ended: Sequence[bool],
+    settings: PpoSettings,
+    scoring: Scoring,
+    *,
+    kl_coefficient: float,
+) -> Rollout:
+    """Log-probabilities, values, scores, rewards and whitened advantages of sampled completions."""
+    experiences = bare_experiences(roles, sequences, ended, settings.micro_batch_tokens)
+    with roles.acting("policy"):
+        for one in experiences:
+            one.logprobs, one.entropies = response_logprobs(roles, one, settings.temperature)
+    with roles.reference():
+        for one in experiences:
+            one.reference, _ = response_logprobs(roles, one, settings.temperature)
+    with roles.acting("value"):
+        for one in experiences:
+            one.values = response_values(roles, one)
+    with roles.acting("reward"):
+        for one in experiences:
+            one.raw_scores = roles.head("reward")(last_hidden(roles.decoder, one.lower, one.batch))
+            one.scores = shaped_scores(one.raw_scores, one.ended, settings, scoring)
+    for one in experiences:
+        kl = objectives.kl_k1(one.logprobs, one.reference)
+        rewards = objectives.token_rewards(kl, one.scores, one.mask, kl_coefficient=kl_coefficient)
+        one.advantages, one.returns = objectives.advantages_and_returns(
+            rewards, one.values, one.mask, gamma=settings.gamma, gae_lambda=settings.gae_lambda
+        )
+    _whiten_together(experiences)
+    return Rollout(list(sequences), experiences)
+
+
+def bare_experiences(
+    roles: Roles, sequences: Sequence[Tokens], ended: Sequence[bool], most_tokens: int
+) -> list[Experience]:
+    """Completions cut into micro-batches and run through the shared layers; nothing is evaluated yet."""
+    groups = micro_batches([len(one) for one in sequences], most_tokens)
+    return [_bare(roles, sequences, ended, members) for members in groups]
+
+
+def response_logprobs(roles: Roles, experience: Experience, temperature: float) -> tuple[Tensor, Tensor]:
+    """Log-probabilities and entropies of the sampled tokens under the active role, (rows, R); 0 where masked."""
+    hidden = roles.decoder.upper(experience.lower)
+    rows = torch.arange(hidden.shape[0], device=hidden.device)[:, None]
+    chosen = hidden[rows, experience.positions][experience.mask]
+    logprobs, entropies = token_logprobs(
+        chosen, experience.targets[experience.mask], unembedding_of(roles.base.model), temperature=temperature
+    )
+    shape = experience.mask.shape
+    blank = torch.zeros(shape, dtype=torch.float32, device=hidden.device)
+    return blank.masked_scatter(experience.mask, logprobs), blank.masked_scatter(experience.mask, entropies)
+
+
+def response_values(roles: Roles, experience: Experience) -> Tensor:
+    """Value of the state before each sampled token under the active value role, (rows, R); 0 where masked."""
+    hidden = roles.decoder.upper(experience.lower)
+    rows = torch.arange(hidden.shape[0], device=hidden.device)[:, None]
+    values = roles.head("value")(hidden[rows, experience.positions])
+    return torch.where(experience.mask, values, 0.0)
+
+
+def shaped_scores(raw: Tensor, ended: Tensor, settings: PpoSettings, scoring: Scoring) -> Tensor:
+    """(raw - mean) / deviation, clipped, less the penalty where the completion never ended. (rows,) → (rows,)"""
+    normal = ((raw - scoring.mean) / scoring.deviation).clamp(-settings.score_clip, settings.score_clip)
+    return normal - settings.missing_eos_penalty * (~ended).float()
+
+
+def deal(experiences: Sequence[Experience], minibatches: int, order: random.Random) -> list[list[Experience]]:
+    """Shuffle whole micro-batches into minibatches; fewer of them when there are not enough micro-batches."""
+    shuffled = order.sample(list(experiences), len(experiences))
+    parts = min(minibatches, len(shuffled))
+    return [shuffled[start::parts] for start in range(parts)]
+
+
+def _bare(roles: Roles, sequences: Sequence[Tokens], ended: Sequence[bool], members: list[int]) -> Experience:
+    device = roles.base.device
+    batch = pad([sequences[i] for i in members], device)
+    positions, mask = batch.before_response(max(len(sequences[i].response) for i in members))
+    targets = torch.where(mask, batch.ids.gather(1, (positions + 1).clamp(max=batch.ids.shape[1] - 1)), 0)
+    return Experience(
+        members=members,
+        batch=batch,
+        lower=roles.decoder.lower(batch.ids),
+        positions=positions,
+        mask=mask,
+        targets=targets,
+        ended=torch.tensor([ended[i] for i in members], device=device),
+    )
+
+
+def _whiten_together(experiences: Sequence[Experience]) -> None:
+    """Whiten the advantages over the whole rollout, not over each micro-batch."""
+    flat = torch.cat([one.advantages[one.mask] for one in experiences])
+    white = objectives.whiten(flat, torch.ones_like(flat))
+    start = 0
+    for one in experiences:
+        count = one.tokens
+        one.advantages = torch.zeros_like(one.advantages).masked_scatter(one.mask, white[start : start + count])
+        start += count

@@ -1,0 +1,195 @@
+"""How verbs work: what they say, and how those that need the model make a run, start it and follow it.
+
+Everything is checked before a run folder is made, so that a verb that cannot work leaves nothing behind.
+"""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from rlhf_tui.errors import UsageError
+
+if TYPE_CHECKING:
+    from rlhf_tui.project import Project
+    from rlhf_tui.runs.control import Verb
+    from rlhf_tui.runs.folder import RunFolder
+
+
+def say(document: Any, text: str, as_json: bool) -> None:
+    """Print a verb's answer: one JSON document, or the text for a person."""
+    typer.echo(json.dumps(document, ensure_ascii=False) if as_json else text)
+
+
+def is_terminal() -> bool:
+    """Whether a person sits at both ends."""
+    return sys.stdin.isatty() and sys.stdout.isatty()
+
+
+def require_terminal(who: str) -> None:
+    """Raises UsageError when there is no terminal."""
+    if not is_terminal():
+        raise UsageError(f"{who} needs a terminal.", todo="'rlhf-tui --help' lists the verbs that do without.")
+
+
+# -- starting runs --------------------------------------------------------------------------------
+
+
+def run_stage(
+    folder: Path, kind: str, overrides: Sequence[str], options: Mapping[str, Any], detach: bool, as_json: bool
+) -> None:
+    """Make a run of `kind`, start its worker, and follow it unless detached."""
+    from rlhf_tui.project import open_project
+    from rlhf_tui.runs.folder import create_run
+    from rlhf_tui.runs.launcher import launch
+    from rlhf_tui.runs.preflight import require_ready
+
+    project = open_project(folder)
+    require_ready(project, kind, project.settings(overrides))
+    run = create_run(project, kind, overrides=overrides, options=options)
+    launch(project, run)
+    attend(project, run, detach, as_json)
+
+
+def run_export(
+    folder: Path, form: str, out: Path | None, overrides: Sequence[str], detach: bool, as_json: bool
+) -> None:
+    """Start an export run; `out` None lets it choose a folder in exports/."""
+    if out is not None and out.exists():
+        raise UsageError(f"{out} exists already.", todo="Choose another folder with --out.")
+    options = {"format": form} | ({"out": str(out.resolve())} if out is not None else {})
+    run_stage(folder, "export", overrides, options, detach, as_json)
+
+
+def run_demo(directory: Path, headless: bool, overrides: Sequence[str], as_json: bool) -> None:
+    """Make the demo project or take up the one that is there; follow its run in the app or on the console."""
+    project, run = _demo(directory, overrides)
+    finished = run.status() == "finished"
+    if not finished:
+        launch_or_join(project, run)
+    if headless or as_json or not is_terminal():
+        follow_and_report(project, run, as_json)
+        return
+    from rlhf_tui.app.app import run_app
+
+    run_app(project, follow=None if finished else run)
+    typer.echo(
+        f"The project is in {project.root}. 'rlhf-tui {shlex.quote(str(directory))}' opens it again; "
+        "runs go on by themselves."
+    )
+
+
+def _demo(directory: Path, overrides: Sequence[str]) -> tuple[Project, RunFolder]:
+    from rlhf_tui import settings
+    from rlhf_tui.demo import SETTINGS, STAGES, create_demo_project
+    from rlhf_tui.locate import require
+    from rlhf_tui.project import CONFIG, open_project
+    from rlhf_tui.runs.folder import create_run, latest
+
+    options = {"stages": list(STAGES)}
+    if not (directory / CONFIG).exists():
+        model = settings.load(directory / CONFIG, [*SETTINGS, *overrides]).model
+        require(model.name, model.revision)
+        project = create_demo_project(directory, tuple(overrides))
+        return project, create_run(project, "demo", options=options)
+    project = open_project(directory)
+    run = latest(project, "demo")
+    if run is None:
+        model = project.settings(overrides).model
+        require(model.name, model.revision)
+        return project, create_run(project, "demo", overrides=overrides, options=options)
+    if overrides:
+        raise UsageError(
+            f"{run.name} of {project.root} goes on with the settings it was started with.",
+            todo="Leave out --set, or name another folder for a new demo.",
+        )
+    return project, run
+
+
+# -- runs that are there --------------------------------------------------------------------------
+
+
+def resume_training(folder: Path, kind: str, name: str, overrides: Sequence[str], detach: bool, as_json: bool) -> None:
+    """Like `resume`, for a run of this kind. Raises UsageError for another kind, or with settings."""
+    from rlhf_tui.project import open_project
+    from rlhf_tui.runs.folder import find
+
+    run = find(open_project(folder), name)
+    if overrides:
+        raise UsageError("A run goes on with the settings it was started with.", todo="Leave out --set.")
+    if run.kind != kind:
+        raise UsageError(
+            f"{run.name} is not a {kind} run.", todo=f"'rlhf-tui runs resume {run.name}' takes up any kind of run."
+        )
+    resume(folder, run.name, detach, as_json)
+
+
+def resume(folder: Path, name: str, detach: bool, as_json: bool) -> None:
+    """End the pause of a run, or start its worker again; then follow it unless detached."""
+    from rlhf_tui.project import open_project
+    from rlhf_tui.runs.control import request
+    from rlhf_tui.runs.folder import find
+
+    project = open_project(folder)
+    run = find(project, name)
+    status = run.status()
+    if status == "finished":
+        raise UsageError(f"{run.name} has finished.", todo=f"'rlhf-tui runs show {run.name}' shows what it came to.")
+    if status in ("running", "paused"):
+        request(run, "resume")
+    else:
+        launch_or_join(project, run)
+    attend(project, run, detach, as_json)
+
+
+def launch_or_join(project: Project, run: RunFolder) -> None:
+    """Start the worker of `run`, unless it has one already."""
+    from rlhf_tui.runs.folder import RunBusy
+    from rlhf_tui.runs.launcher import launch
+
+    try:
+        launch(project, run)
+    except RunBusy:
+        return
+
+
+def attend(project: Project, run: RunFolder, detach: bool, as_json: bool) -> None:
+    """Follow a run to its end, or, detached, say how to come back to it."""
+    if detach:
+        text = f"{run.name} is running; 'rlhf-tui runs watch {run.name}' shows it."
+        say({"run": run.name, "path": str(run.path)}, text, as_json)
+    else:
+        follow_and_report(project, run, as_json)
+
+
+def follow_and_report(project: Project, run: RunFolder, as_json: bool) -> None:
+    """Show progress on standard error until the run ends, then its report (or JSON document) on standard output."""
+    from rlhf_tui.console import follow_on_console
+    from rlhf_tui.reports import report
+
+    done = follow_on_console(project, run)
+    if done.status == "stopped":
+        text = f"{run.name} is stopped; 'rlhf-tui runs resume {run.name}' goes on."
+        say({"run": run.name, "status": "stopped"}, text, as_json)
+        return
+    say({"run": run.name, "status": done.status} | done.result, report(run.kind, done.result), as_json)
+
+
+def ask(folder: Path, name: str, verb: Verb, as_json: bool) -> None:
+    """Ask a run for something and say that it was asked. Raises UsageError when it has ended."""
+    from rlhf_tui.project import open_project
+    from rlhf_tui.runs.control import request
+    from rlhf_tui.runs.folder import find
+
+    run = find(open_project(folder), name)
+    status = run.status()
+    request(run, verb)
+    asked = status in ("queued", "running", "paused")
+    text = f"asked to {verb}; it does so after its current step." if asked else f"not running: it is {status}."
+    say({"run": run.name, "status": status, "asked": verb if asked else ""}, f"{run.name} is {text}", as_json)

@@ -1,0 +1,173 @@
+"""What the app makes of a project folder: marks, the first stage, what is missing, a live and a broken run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import Any
+
+import pytest
+
+from rlhf_tui import settings as settings_module
+from rlhf_tui.app.keys import STAGES
+from rlhf_tui.app.overview import Overview
+from rlhf_tui.project import Project
+from rlhf_tui.runs.events import Done, Event, Metric, Progress, Stage
+from rlhf_tui.runs.folder import RunFolder, create_run
+from rlhf_tui.runs.journal import JournalWriter
+
+
+def seen(project: Project, **more: Any) -> Overview:
+    view = Overview(project, **more)
+    view.poll(budget=5.0)
+    return view
+
+
+def marks(view: Overview) -> list[str]:
+    return [view.mark(name) for name, _ in STAGES]
+
+
+def test_an_empty_project_opens_with_the_model(project: Project) -> None:
+    view = seen(project)
+    assert marks(view) == ["open"] * 6
+    assert view.first_stage() == "model"
+    assert view.live is None
+    assert "prompts import" in view.next_step()
+
+
+def test_with_prompts_the_pairs_come_first(prompted: Project) -> None:
+    view = seen(prompted)
+    assert marks(view) == ["done", "open", "open", "open", "open", "open"]
+    assert view.first_stage() == "pairs"
+
+
+def test_with_all_pairs_judged_the_reward_model_comes_first(labelled: Project) -> None:
+    view = seen(labelled)
+    assert view.first_stage() == "reward"
+    assert [rater.handle for rater in view.raters] == ["demo"]
+    assert view.missing("reward") is None
+
+
+def test_raters_who_have_not_judged_are_not_named(prompted: Project) -> None:
+    with prompted.store() as store:
+        store.add_rater("you")
+    assert seen(prompted).raters == []
+
+
+def test_a_finished_project_is_done_everywhere(finished: Project) -> None:
+    view = seen(finished)
+    assert marks(view) == ["done"] * 6
+    assert view.first_stage() == "export"
+    assert "Every stage is done" in view.next_step()
+
+
+def test_nothing_new_changes_nothing(finished: Project) -> None:
+    view = seen(finished)
+    assert [view.poll() for _ in range(3)] == [False, False, False]
+
+
+def test_a_run_without_an_end_and_without_a_worker_has_crashed(
+    labelled: Project, write_run: Callable[..., RunFolder]
+) -> None:
+    write_run(labelled, "reward", [Progress(1, 10, "steps")])
+    view = seen(labelled)
+    assert view.mark("reward") == "broken"
+    assert view.live is None
+    assert view.first_stage() == "reward"
+
+
+def test_a_live_run_opens_first_and_news_arrive(
+    finished: Project, alive: Callable[[RunFolder], AbstractContextManager[None]]
+) -> None:
+    run = create_run(finished, "ppo")
+    with alive(run), JournalWriter(run.events_path) as emit:
+        emit(Stage("loading the model"))
+        view = seen(finished)
+        assert view.first_stage() == "ppo"
+        assert view.mark("ppo") == "running"
+        assert view.live is not None
+        assert view.live.name == run.name
+        emit(Metric(1, {"score": 0.25}))
+        assert view.poll() is True
+        assert view.live.state.latest == {"score": 0.25}
+    assert view.poll() is True
+    assert view.mark("ppo") == "broken"
+
+
+def test_a_newer_run_takes_the_place_of_an_older_one(finished: Project, write_run: Callable[..., RunFolder]) -> None:
+    view = seen(finished)
+    newer = write_run(finished, "reward", [Done("failed", error={"what": "no", "why": "", "todo": ""})])
+    assert view.poll() is True
+    shown = view.run("reward")
+    assert shown is not None
+    assert shown.name == newer.name
+    assert view.mark("reward") == "broken"
+
+
+def test_a_demo_is_followed_and_steered_as_a_whole(
+    labelled: Project,
+    write_run: Callable[..., RunFolder],
+    alive: Callable[[RunFolder], AbstractContextManager[None]],
+) -> None:
+    demo = create_run(labelled, "demo")
+    with alive(demo), JournalWriter(demo.events_path) as emit:
+        view = seen(labelled, follow=demo)
+        assert view.followed_stage() is None
+        child = create_run(labelled, "reward")
+        emit(Stage("reward", child.name))
+        with alive(child):
+            view.poll()
+            assert view.followed_stage() == "reward"
+            assert view.live is not None
+            assert view.live.name == child.name
+            assert view.steered is not None
+            assert view.steered.name == demo.name
+        view.poll()
+        assert view.live is not None
+        assert view.live.name == demo.name
+
+
+def test_settings_are_read_again_when_the_file_changes(project: Project) -> None:
+    view = seen(project)
+    settings_module.write(project.config, "ppo.updates", 77)
+    assert view.poll() is True
+    assert view.settings is not None
+    assert view.settings.ppo.updates == 77
+
+
+def test_broken_settings_are_a_problem_not_a_crash(project: Project) -> None:
+    project.config.write_text("[ppo]\nupdates = -3\n")
+    view = seen(project)
+    assert view.problem is not None
+    assert "ppo.updates" in str(view.problem)
+    assert view.missing("pairs") is view.problem
+
+
+@pytest.mark.parametrize(("stage", "word"), [("pairs", "prompts"), ("reward", "judged"), ("ppo", "reward model")])
+def test_what_is_missing_is_said_with_what_to_do(project: Project, stage: str, word: str) -> None:
+    missing = seen(project).missing(stage)
+    assert missing is not None
+    assert word in str(missing)
+    assert missing.todo
+
+
+def test_parents_are_the_newest_finished_runs(finished: Project, write_run: Callable[..., RunFolder]) -> None:
+    view = seen(finished)
+    reward, ppo = view.runs["reward"].name, view.runs["ppo"].name
+    assert view.parents("ppo") == {"reward": reward}
+    assert view.parents("compare") == {"reward": reward, "ppo": ppo}
+    assert view.parents("export") == {"ppo": ppo}
+    assert view.parents("pairs") == {}
+
+
+def test_a_journal_written_anew_is_folded_anew(
+    labelled: Project, write_run: Callable[..., RunFolder], ppo_events: list[Event]
+) -> None:
+    run = write_run(labelled, "ppo", ppo_events)
+    view = seen(labelled)
+    assert view.runs["ppo"].state.step == 12
+    run.events_path.unlink()
+    with JournalWriter(run.events_path) as emit:
+        emit(Metric(1, {"score": 9.0}))
+    view.poll()
+    assert view.runs["ppo"].state.latest == {"score": 9.0}

@@ -1,0 +1,110 @@
+"""Results in words."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from rlhf_tui.doctor import Check
+from rlhf_tui.preferences.records import Counts
+from rlhf_tui.preferences.statistics import LabelReport, rate
+from rlhf_tui.project import Project
+from rlhf_tui.reports import examination, label_stats, report, run_summary
+from rlhf_tui.runs.events import Done, Stage
+from rlhf_tui.runs.folder import RunFolder, create_run
+
+Results = dict[str, dict[str, Any]]
+
+
+def test_generate(results: Results) -> None:
+    assert report("generate", results["generate"]) == (
+        "12 candidates sampled for 6 prompts: 5 new pairs wait for your judgement ('rlhf-tui label').\n"
+        "Left out: 1 prompts longer than model.max_prompt_tokens."
+    )
+
+
+def test_reward_beside_its_baselines(results: Results) -> None:
+    assert report("reward", results["reward"]).splitlines() == [
+        "Learnt from 160 judged pairs (raters: demo, ann).",
+        "Accuracy on 40 held-out pairs   80.0%   95 % interval [65.2%, 89.5%]",
+        "  always pick the shorter      70.0%",
+        "  always pick the longer       30.0%",
+    ]
+
+
+def test_reward_without_held_out_pairs(results: Results) -> None:
+    assert "cannot be said" in report("reward", results["reward"] | {"heldout": None})
+
+
+def test_ppo(results: Results) -> None:
+    assert report("ppo", results["ppo"]) == "10 updates on 320 completions."
+    early = report("ppo", results["ppo"] | {"ended": "the KL passed ppo.max_kl"})
+    assert early.endswith("It was ended early: the KL passed ppo.max_kl.")
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "verdict"),
+    [(0.6, 1.1, "above 0"), (-1.1, -0.2, "below 0"), (-0.1, 0.4, "0 is inside: not shown to differ")],
+)
+def test_compare_says_which_side_of_zero(low: float, high: float, verdict: str, results: Results) -> None:
+    text = report("compare", results["compare"] | {"low": low, "high": high})
+    assert f"[{low:+.2f}, {high:+.2f}] ({verdict})" in text
+    assert "-0.21 → +0.64" in text
+    assert "51 → 23 tokens" in text
+    assert "50% → 90%" in text
+    assert "12.3 nats an answer [11.0, 13.6]" in text
+
+
+def test_export(results: Results) -> None:
+    assert report("export", results["export"]).splitlines() == [
+        "Merged model: /somewhere/exports/merged-0005",
+        "Checked against the tuned model: KL 2.5e-06 nats a token, same first choice at 99.5% of 400 positions.",
+    ]
+    assert report("export", {"format": "adapter", "path": "/x"}) == "Adapter model: /x"
+
+
+def test_demo_is_all_of_them_and_who_shaped_it(results: Results) -> None:
+    text = report("demo", results["demo"])
+    for kind in ("generate", "reward", "ppo", "compare", "export"):
+        assert f"{kind}\n  {report(kind, results[kind]).splitlines()[0]}" in text
+    assert text.endswith("the answers are no more true than before.")
+
+
+def test_a_run_in_words(project: Project, fake_run: Callable[..., RunFolder], results: Results) -> None:
+    made = fake_run(
+        project, "ppo", [Done("finished", result=results["ppo"])], overrides=["ppo.clip=0.1"], parents={"demo": "d-1"}
+    )
+    text = run_summary(made)
+    assert text.startswith("ppo-0001  finished  (made ")
+    assert "Settings of its own: ppo.clip=0.1" in text
+    assert "Part of or built on: d-1" in text
+    assert "10 updates on 320 completions." in text
+    failed = fake_run(project, "ppo", [Done("failed", "No card.", {"what": "No card.", "why": "Why.", "todo": "Do."})])
+    assert "No card.\nWhy.\nDo." in run_summary(failed)
+    assert "'rlhf-tui runs resume ppo-0003' goes on." in run_summary(fake_run(project, "ppo", [Done("stopped")]))
+    crashed = fake_run(project, "ppo", [Stage("loading the model")])
+    crashed.log_path.write_text("Segmentation fault\n")
+    assert "Segmentation fault" in run_summary(crashed)
+    assert "It has not been started" in run_summary(create_run(project, "ppo"))
+
+
+def test_judgements_in_words() -> None:
+    counts = Counts(10, 8, 2, 20, 3, 7, 5, 1, 1, 2, 1)
+    found = LabelReport(7, 5, 1, 1, 2, rate(3, 5), rate(0, 0), 4.25)
+    text = label_stats(counts, found)
+    assert "10 prompts (8 for training, 2 held out), 20 candidates, 3 pairs wait." in text
+    assert "7 judgements of 1 raters: 5 ordered, 1 ties, 1 both bad; 2 skipped." in text
+    assert "the first one chosen    60.0% of 5   95 % interval [23.1%, 88.2%]" in text
+    assert "the longer one chosen   unknown: nothing to count yet" in text
+    assert "4.2 s a pair (median)" in text
+
+
+def test_the_examination_puts_advice_under_its_line() -> None:
+    text = examination([Check("python", "ok", "3.11.9"), Check("disk", "problem", "full", "Free some.")])
+    assert text.splitlines() == [
+        "ok       python           3.11.9",
+        "PROBLEM  disk             full",
+        f"{'':26}Free some.",
+    ]
