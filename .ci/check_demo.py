@@ -40,18 +40,14 @@ def main() -> None:
     print(f"reward model: {held['accuracy']:.3f} [{held['low']:.3f}, {held['high']:.3f}] on {held['n']} pairs")
     print(f"  shorter {held['shorter']:.3f}, longer {held['longer']:.3f}")
     print(f"score: {change['before']['score']:+.3f} -> {change['after']['score']:+.3f}")
-    print(f"  difference {change['difference']:+.3f} [{change['low']:+.3f}, {change['high']:+.3f}], KL {change['kl']:.2f}")
+    interval = f"[{change['low']:+.3f}, {change['high']:+.3f}]"
+    print(f"  difference {change['difference']:+.3f} {interval}, KL {change['kl']:.2f}")
     assert change["low"] > 0, "the held-out score did not rise beyond its interval"
     assert "rlhf_tui" not in sys.modules
-    base = result["export"]["base_folder"] if "base_folder" in result["export"] else None
-    tuned = greedy(result["export"]["path"])
-    for question, answer in zip(QUESTIONS, tuned, strict=True):
-        print(f"{question}\n  tuned: {answer}")
-    if base:
-        plain = greedy(base)
-        for question, answer in zip(QUESTIONS, plain, strict=True):
-            print(f"{question}\n  base:  {answer}")
-        assert tuned != plain, "the merged model answers exactly as the base does"
+    plain, tuned = greedy(result["export"]["base"]), greedy(result["export"]["path"])
+    for question, before, after in zip(QUESTIONS, plain, tuned, strict=True):
+        print(f"{question}\n  base:  {before}\n  tuned: {after}")
+    assert tuned != plain, "the merged model answers exactly as the base does"
 
 
 main()

@@ -87,3 +87,25 @@ def starter_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from rlhf_tui.model.starter import ensure_starter
 
     return ensure_starter(lambda text: None)
+
+
+@pytest.fixture(scope="session")
+def small_demo() -> tuple[str, ...]:
+    """Settings with which the whole demo takes seconds on the tiny model."""
+    return (
+        "adapters.layers=2",
+        "adapters.rank=4",
+        "generate.prompts=3",
+        "generate.max_new_tokens=8",
+        "reward.epochs=1",
+        "reward.learning_rate=0.001",
+        "ppo.updates=2",
+        "ppo.rollout_size=8",
+        "ppo.max_new_tokens=8",
+        "ppo.policy_learning_rate=0.01",
+        "ppo.save_every=1",
+        "compare.prompts=6",
+        "compare.bootstrap=200",
+        "export.dtype=fp32",
+        "run.threads=1",
+    )

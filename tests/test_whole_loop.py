@@ -13,24 +13,6 @@ import pytest
 from rlhf_tui.project import open_project
 from rlhf_tui.runs.folder import list_runs
 
-SMALL = (
-    "adapters.layers=2",
-    "adapters.rank=4",
-    "generate.prompts=3",
-    "generate.max_new_tokens=8",
-    "reward.epochs=1",
-    "reward.learning_rate=0.001",
-    "ppo.updates=2",
-    "ppo.rollout_size=8",
-    "ppo.max_new_tokens=8",
-    "ppo.policy_learning_rate=0.01",
-    "ppo.save_every=1",
-    "compare.prompts=6",
-    "compare.bootstrap=200",
-    "export.dtype=fp32",
-    "run.threads=1",
-)
-
 STRANGER = """
 import json, sys
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -47,8 +29,8 @@ print(json.dumps(answers))
 """
 
 
-def demo(folder: Path, model: Path) -> dict[str, Any]:
-    overrides = [f"--set={text}" for text in (*SMALL, f"model.name={model}")]
+def demo(folder: Path, model: Path, settings: tuple[str, ...]) -> dict[str, Any]:
+    overrides = [f"--set={text}" for text in (*settings, f"model.name={model}")]
     outcome = subprocess.run(
         [sys.executable, "-m", "rlhf_tui", "demo", str(folder), "--headless", "--json", *overrides],
         capture_output=True,
@@ -62,9 +44,11 @@ def demo(folder: Path, model: Path) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def twice(tmp_path_factory: pytest.TempPathFactory, tiny_folder: Path) -> list[tuple[Path, dict[str, Any]]]:
+def twice(
+    tmp_path_factory: pytest.TempPathFactory, tiny_folder: Path, small_demo: tuple[str, ...]
+) -> list[tuple[Path, dict[str, Any]]]:
     folders = [tmp_path_factory.mktemp("loop") / "demo" for _ in range(2)]
-    return [(folder, demo(folder, tiny_folder)) for folder in folders]
+    return [(folder, demo(folder, tiny_folder, small_demo)) for folder in folders]
 
 
 def test_every_stage_finishes_and_says_what_it_did(twice: list[tuple[Path, dict[str, Any]]]) -> None:

@@ -213,10 +213,11 @@ def export(context: StageContext) -> dict[str, Any]:
         "format": form,
         "versions": context.run.record.versions,
     }
+    whence = {"policy_run": policy_facts["run"], "base": roles.base.location.path}
     if form == "adapter":
-        return export_adapter(roles, target, facts=facts, record=record)
+        return whence | export_adapter(roles, target, facts=facts, record=record)
     prompts, _ = _train_prompts(context, roles.base, "heldout")
-    return export_merged(
+    return whence | export_merged(
         roles,
         target,
         dtype=context.settings.export.dtype,

@@ -1,0 +1,174 @@
+"""Before and after on the tiny model: no change is exactly no change, and a change is measured on both sides."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from rlhf_tui.evaluation.compare import Comparison, compare
+from rlhf_tui.model.base import load_base
+from rlhf_tui.model.roles import Roles
+from rlhf_tui.runs.events import Event, Progress, Sample
+from rlhf_tui.settings import AdapterSettings, CompareSettings, ModelSettings, PpoSettings
+from rlhf_tui.training.batching import Tokens
+from rlhf_tui.training.ppo import TrainPrompt
+from rlhf_tui.training.reward import score_tokens
+from rlhf_tui.training.rollout import Scoring
+
+PPO = PpoSettings(max_new_tokens=8, temperature=1.0, micro_batch_tokens=128, rollout_size=5)
+SCORING = Scoring(0.2, 0.5)
+PROMPTS = [TrainPrompt(f"prompt {n}", tuple(range(20 + n, 24 + 2 * n))) for n in range(6)]
+Roled = Callable[..., Roles]
+
+
+@pytest.fixture
+def roles_of(tiny_folder: Path) -> Roled:
+    """Policy and reward on the tiny model; `change` is how far every number of the policy has moved."""
+
+    def make(*, layers: int = 0, change: float = 0.0) -> Roles:
+        base = load_base(ModelSettings(name=str(tiny_folder), quantisation="none", device="cpu"), lambda text: None)
+        base = replace(base, chat=replace(base.chat, end_ids=tuple(range(2, 375, 8))))
+        roles = Roles(base, AdapterSettings(rank=4, alpha=8, layers=layers), seed=3)
+        roles.add("policy")
+        roles.add("reward")
+        generator = torch.Generator().manual_seed(2)
+        with torch.no_grad():
+            for role, size in (("reward", 0.2), ("policy", change)):
+                for parameter in roles.parameters(role):
+                    parameter.add_(size * torch.randn(parameter.shape, generator=generator))
+        return roles
+
+    return make
+
+
+def measure(
+    roles: Roles, *, seed: int = 5, scoring: Scoring = SCORING, **changes: Any
+) -> tuple[Comparison, list[Event]]:
+    events: list[Event] = []
+    settings = CompareSettings(bootstrap=200).model_copy(update=changes)
+    found = compare(roles, PROMPTS, settings, PPO, scoring, seed=seed, emit=events.append, boundary=lambda: None)
+    return found, events
+
+
+def texts(events: list[Event], source: str) -> list[str]:
+    return [event.completion for event in events if isinstance(event, Sample) and event.source == source]
+
+
+@pytest.mark.parametrize("layers", [0, 2])
+def test_a_policy_that_is_the_reference_has_changed_nothing_exactly(layers: int, roles_of: Roled) -> None:
+    found, events = measure(roles_of(layers=layers))
+    assert (found.difference, found.low, found.high) == (0.0, 0.0, 0.0)
+    assert (found.length_low, found.length_high) == (0.0, 0.0)
+    assert (found.kl, found.kl_low, found.kl_high) == (0.0, 0.0, 0.0)
+    assert found.before == found.after
+    assert texts(events, "before") == texts(events, "after")
+    assert len(texts(events, "before")) == len(PROMPTS)
+    assert len(set(texts(events, "before"))) > 1
+
+
+@pytest.mark.parametrize("layers", [0, 2])
+def test_a_policy_that_has_moved_is_seen_to_have_moved(layers: int, roles_of: Roled) -> None:
+    found, events = measure(roles_of(layers=layers, change=0.3), samples_per_prompt=4)
+    assert found.kl > 0.1
+    assert found.kl_low <= found.kl <= found.kl_high
+    assert found.low <= found.difference <= found.high
+    assert found.low < found.high
+    assert found.difference == pytest.approx(found.after.score - found.before.score, abs=1e-6)
+    assert texts(events, "before") != texts(events, "after")
+    assert (found.prompts, found.samples_per_prompt) == (6, 4)
+
+
+def test_the_reference_side_knows_nothing_of_the_policy(roles_of: Roled) -> None:
+    still, _ = measure(roles_of())
+    moved, _ = measure(roles_of(change=0.3))
+    assert still.before == moved.before
+    assert still.after != moved.after
+
+
+def test_a_larger_change_is_a_larger_kl(roles_of: Roled) -> None:
+    found = [measure(roles_of(change=size), samples_per_prompt=4)[0].kl for size in (0.02, 0.05, 0.1)]
+    assert 0 < found[0] < found[1] < found[2]
+
+
+def test_samples_come_from_both_sides_with_their_scores(roles_of: Roled) -> None:
+    _, events = measure(roles_of(change=0.3), samples_per_prompt=3)
+    samples = [event for event in events if isinstance(event, Sample)]
+    assert [(event.step, event.source) for event in samples] == [
+        (step, source) for step in range(6) for source in ("before", "after")
+    ]
+    assert [event.prompt for event in samples[::2]] == [prompt.text for prompt in PROMPTS]
+    assert all({"score", "length"} <= set(event.values) for event in samples)
+    assert len({event.values["score"] for event in samples}) > 6
+    counted = [event for event in events if isinstance(event, Progress)]
+    for side in ("before", "after"):
+        last = [event for event in counted if event.unit == f"completions {side}"][-1]
+        assert (last.done, last.total) == (18, 18)
+
+
+def test_scores_are_the_reward_models_normalised(roles_of: Roled, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The means of both sides, from the completions themselves, scored again."""
+    from rlhf_tui.evaluation import compare as room
+
+    drawn: list[list[Tokens]] = []
+
+    def recording(roles: Roles, sequences: list[Tokens], *, micro_batch_tokens: int) -> torch.Tensor:
+        drawn.append(list(sequences))
+        return score_tokens(roles, sequences, micro_batch_tokens=micro_batch_tokens)
+
+    monkeypatch.setattr(room, "score_tokens", recording)
+    roles = roles_of(change=0.3)
+    found, _ = measure(roles, samples_per_prompt=2)
+    ends = set(roles.base.chat.end_ids)
+    for sequences, side in zip(drawn, (found.before, found.after), strict=True):
+        raw = score_tokens(roles, sequences, micro_batch_tokens=100_000).tolist()
+        assert side.score == pytest.approx(sum((one - 0.2) / 0.5 for one in raw) / 12, abs=1e-5)
+        assert side.length == pytest.approx(sum(len(one.response) for one in sequences) / 12)
+        assert side.eos_rate == pytest.approx(sum(one.response[-1] in ends for one in sequences) / 12)
+        assert [one.prompt for one in sequences] == [prompt.ids for prompt in PROMPTS for _ in range(2)]
+        assert side.score_low <= side.score <= side.score_high
+
+
+def test_the_difference_is_in_units_of_the_reward_models_deviation(roles_of: Roled) -> None:
+    roles = roles_of(change=0.3)
+    narrow, _ = measure(roles, scoring=Scoring(0.2, 0.5))
+    wide, _ = measure(roles, scoring=Scoring(-4.0, 1.0))
+    assert wide.difference == pytest.approx(narrow.difference / 2, abs=1e-6)
+    assert wide.before.score == pytest.approx(narrow.before.score / 2 + 4.2, abs=1e-5)
+
+
+def test_the_same_seed_gives_the_same_comparison_and_another_seed_another(roles_of: Roled) -> None:
+    roles = roles_of(change=0.2)
+    assert measure(roles)[0] == measure(roles)[0] != measure(roles, seed=6)[0]
+
+
+def test_measuring_moves_no_weight(roles_of: Roled) -> None:
+    roles = roles_of(change=0.2)
+    before = {role: roles.fingerprint(role) for role in ("policy", "reward")}
+    measure(roles)
+    assert before == {role: roles.fingerprint(role) for role in ("policy", "reward")}
+
+
+def test_raising_between_the_sides_stops(roles_of: Roled) -> None:
+    class Enough(Exception):
+        pass
+
+    def boundary() -> None:
+        raise Enough
+
+    events: list[Event] = []
+    with pytest.raises(Enough):
+        compare(roles_of(), PROMPTS, CompareSettings(), PPO, SCORING, seed=5, emit=events.append, boundary=boundary)
+    assert {event.unit for event in events if isinstance(event, Progress)} == {"completions before"}
+
+
+def test_the_result_is_plain_data(roles_of: Roled) -> None:
+    import json
+
+    found = measure(roles_of())[0].as_dict()
+    assert json.loads(json.dumps(found)) == found
+    assert set(found["before"]) == {"score", "score_low", "score_high", "length", "eos_rate"}

@@ -1,0 +1,522 @@
+"""PPO with its real micro-batching on the tiny model: what is exactly equal, what moves, and that it learns."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from rlhf_tui.errors import UserError
+from rlhf_tui.model.roles import Roles
+from rlhf_tui.runs.events import Event, Sample
+from rlhf_tui.settings import PpoSettings
+from rlhf_tui.training import objectives, ppo, rollout
+from rlhf_tui.training.batching import Batch, Tokens, pad
+from rlhf_tui.training.ppo import LEARNING, Ppo, TrainPrompt
+from rlhf_tui.training.reward import score_tokens
+from rlhf_tui.training.rollout import (
+    Rollout,
+    Scoring,
+    bare_experiences,
+    evaluate_rollout,
+    response_logprobs,
+    response_values,
+    shaped_scores,
+)
+
+FreshRoles = Callable[..., Roles]
+Prompts = Callable[[int], list[TrainPrompt]]
+Draw = Callable[..., list[Tokens]]
+SCORING = Scoring(0.3, 0.7)  # that of the roles in conftest.py
+SMALL = PpoSettings(
+    updates=4,
+    rollout_size=16,
+    max_new_tokens=10,
+    micro_batch_tokens=64,
+    temperature=1.0,
+    policy_learning_rate=1e-3,
+    value_learning_rate=1e-3,
+)
+
+
+def small(**changes: Any) -> PpoSettings:
+    return SMALL.model_copy(update=changes)
+
+
+def learner(
+    roles: Roles,
+    prompts: Sequence[TrainPrompt],
+    settings: PpoSettings,
+    *,
+    emit: Callable[[Event], None] = lambda e: None,
+) -> Ppo:
+    return Ppo(roles, prompts, settings, SCORING, seed=11, emit=emit)
+
+
+def weights(roles: Roles, role: Any) -> Tensor:
+    return torch.cat([parameter.detach().flatten() for parameter in roles.parameters(role)])
+
+
+@torch.no_grad()
+def outputs(roles: Roles, sequences: Sequence[Tokens]) -> dict[str, Tensor]:
+    """What each role says of fixed sequences, in their order."""
+    (one,) = bare_experiences(roles, sequences, [True] * len(sequences), 100_000)
+    with roles.acting("policy"):
+        policy = response_logprobs(roles, one, 1.0)[0]
+    with roles.reference():
+        reference = response_logprobs(roles, one, 1.0)[0]
+    with roles.acting("value"):
+        value = response_values(roles, one)
+    order = torch.tensor(one.members).argsort()
+    found = {"policy": policy[order], "reference": reference[order], "value": value[order]}
+    return found | {"reward": score_tokens(roles, sequences, micro_batch_tokens=100_000)}
+
+
+@pytest.fixture
+def ratios(monkeypatch: pytest.MonkeyPatch) -> list[Tensor]:
+    """Every ratio that the policy loss has used, in order."""
+    seen: list[Tensor] = []
+    real = objectives.policy_loss
+
+    def recording(logprobs: Tensor, old_logprobs: Tensor, advantages: Tensor, *, clip: float) -> Tensor:
+        seen.append(objectives.policy_ratio(logprobs, old_logprobs).detach())
+        return real(logprobs, old_logprobs, advantages, clip=clip)
+
+    monkeypatch.setattr(objectives, "policy_loss", recording)
+    return seen
+
+
+def count_steps(learner: Ppo) -> dict[str, int]:
+    """How often each optimiser steps from now on."""
+    counts = dict.fromkeys(LEARNING, 0)
+    for role in LEARNING:
+
+        def counting(*_: Any, role: Any = role) -> None:
+            counts[role] += 1
+
+        learner.optimisers[role].register_step_post_hook(counting)
+    return counts
+
+
+# -- what is exact at the start -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("layers", [0, 2])
+def test_at_the_first_update_kl_is_nought_and_every_first_ratio_is_one(
+    layers: int, fresh_roles: FreshRoles, prompts: Prompts, ratios: list[Tensor]
+) -> None:
+    roles = fresh_roles(layers=layers)
+    assert roles.shares_layers == (layers == 2)
+    current = learner(roles, prompts(6), small(minibatches=1, epochs=2))
+    values = current.update()
+    assert values["kl"] == 0.0
+    assert values["kl_k3"] == 0.0
+    assert values["first_deviation"] == 0.0
+    assert len(ratios) % 2 == 0
+    assert len(ratios) > 4  # several micro-batches
+    first, second = ratios[: len(ratios) // 2], ratios[len(ratios) // 2 :]
+    assert all((ratio == 1.0).all() for ratio in first)
+    assert any((ratio != 1.0).any() for ratio in second)
+    assert values["ratio_max"] == pytest.approx(max(float(ratio.max()) for ratio in ratios))
+
+
+@pytest.mark.parametrize("layers", [0, 2])
+def test_the_first_ratio_is_one_in_later_updates_too(
+    layers: int, fresh_roles: FreshRoles, prompts: Prompts, ratios: list[Tensor]
+) -> None:
+    current = learner(fresh_roles(layers=layers), prompts(6), small(minibatches=1, epochs=1))
+    for _ in range(3):
+        values = current.update()
+        assert values["first_deviation"] == 0.0
+    assert values["kl_k3"] > 0
+    assert all((ratio == 1.0).all() for ratio in ratios)
+
+
+def test_a_micro_batch_of_another_shape_would_be_noticed(
+    fresh_roles: FreshRoles, prompts: Prompts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The guard of the first ratio looks at real numbers: spoil the old ones and the update is refused."""
+    real = ppo.evaluate_rollout
+
+    def spoilt(*arguments: Any, **named: Any) -> Rollout:
+        result = real(*arguments, **named)
+        result.experiences[0].logprobs = result.experiences[0].logprobs + 1e-3
+        return result
+
+    monkeypatch.setattr(ppo, "evaluate_rollout", spoilt)
+    with pytest.raises(UserError, match="does not reproduce"):
+        learner(fresh_roles(), prompts(6), small(minibatches=1)).update()
+
+
+def test_the_value_of_a_state_starts_as_the_normalised_score_of_what_is_there(
+    fresh_roles: FreshRoles, draw_tokens: Draw
+) -> None:
+    roles, sequences = fresh_roles(), draw_tokens(6)
+    values = outputs(roles, sequences)["value"]
+    for row, one in enumerate(sequences):
+        parts = [Tokens(one.prompt, one.response[:t]) for t in range(len(one.response))]
+        raw = score_tokens(roles, parts, micro_batch_tokens=100_000)
+        wanted = (raw - SCORING.mean) / SCORING.deviation
+        assert torch.allclose(values[row, : len(parts)], wanted, atol=1e-5)
+
+
+# -- a rollout ------------------------------------------------------------------------------------
+
+
+def test_a_rollout_is_what_its_parts_say(fresh_roles: FreshRoles, draw_tokens: Draw) -> None:
+    """Rewards, returns and advantages of every completion, computed again one at a time."""
+    roles, sequences = fresh_roles(layers=2), draw_tokens(9)
+    with torch.no_grad():
+        for parameter in roles.parameters("policy"):
+            parameter.add_(0.05)
+    ended = [index % 3 != 0 for index in range(9)]
+    settings = small(gamma=0.97, gae_lambda=0.9, missing_eos_penalty=0.5, score_clip=1.0)
+    result = evaluate_rollout(roles, sequences, ended, settings, SCORING, kl_coefficient=0.3)
+    found = outputs(roles, sequences)
+    wanted, returns = [], []
+    for row, one in enumerate(sequences):
+        length = len(one.response)
+        score = min(1.0, max(-1.0, (float(found["reward"][row]) - 0.3) / 0.7)) - (0.0 if ended[row] else 0.5)
+        kl = (found["policy"] - found["reference"])[row, :length].tolist()
+        rewards = [-0.3 * nats for nats in kl]
+        rewards[-1] += score
+        values = [*found["value"][row, :length].tolist(), 0.0]
+        running, backwards = 0.0, []
+        for t in reversed(range(length)):
+            running = rewards[t] + 0.97 * values[t + 1] - values[t] + 0.97 * 0.9 * running
+            backwards.append(running)
+        wanted.append(backwards[::-1])
+        returns.append([a + v for a, v in zip(wanted[-1], values, strict=False)])
+        assert float(result.rows(lambda e: e.scores)[row]) == pytest.approx(score, abs=1e-5)
+    every = [value for row in wanted for value in row]
+    centre = sum(every) / len(every)
+    scale = math.sqrt(sum((value - centre) ** 2 for value in every) / len(every))
+    for one in result.experiences:
+        for place, row in enumerate(one.members):
+            length = len(sequences[row].response)
+            whitened = [(value - centre) / scale for value in wanted[row]]
+            assert one.advantages[place, :length].tolist() == pytest.approx(whitened, abs=1e-3)
+            assert one.returns[place, :length].tolist() == pytest.approx(returns[row], abs=1e-4)
+            assert (one.advantages[place, length:] == 0).all()
+    assert sorted(i for one in result.experiences for i in one.members) == list(range(9))
+    assert len(result.experiences) > 1
+
+
+def test_scores_are_normalised_clipped_and_less_for_a_missing_end() -> None:
+    raw = torch.tensor([0.3, 1.0, 100.0, -100.0, 100.0])
+    ended = torch.tensor([True, True, True, True, False])
+    found = shaped_scores(raw, ended, small(score_clip=2.0, missing_eos_penalty=0.75), SCORING)
+    assert found.tolist() == pytest.approx([0.0, 1.0, 2.0, -2.0, 1.25])
+
+
+def test_sampled_ids_are_kept_as_they_are(fresh_roles: FreshRoles, prompts: Prompts) -> None:
+    """Never decoded and encoded again; an end of turn only at the end, and only where the row says so."""
+    roles, asked = fresh_roles(), prompts(12)
+    generator = torch.Generator().manual_seed(3)
+    sequences, ended = rollout.sample_rollout(
+        roles, [one.ids for one in asked], SMALL, generator=generator, progress=lambda done: None
+    )
+    assert [one.prompt for one in sequences] == [one.ids for one in asked]
+    assert 0 < sum(ended) < len(ended)
+    ends = set(roles.base.chat.end_ids)
+    for one, stopped in zip(sequences, ended, strict=True):
+        assert (one.response[-1] in ends) == stopped
+        assert not ends & set(one.response[:-1])
+        assert stopped or len(one.response) == SMALL.max_new_tokens
+
+
+@pytest.mark.parametrize("temperature", [0.6, 1.0])
+def test_what_samples_is_what_is_scored(temperature: float, fresh_roles: FreshRoles, prompts: Prompts) -> None:
+    """Over many samples the mean of -log p is the entropy; with top-p or another temperature it is not."""
+    roles, asked = fresh_roles(layers=2), prompts(8) * 64
+    settings = small(temperature=temperature, max_new_tokens=4, micro_batch_tokens=4096)
+    sequences, ended = rollout.sample_rollout(
+        roles,
+        [one.ids for one in asked],
+        settings,
+        generator=torch.Generator().manual_seed(3),
+        progress=lambda done: None,
+    )
+    result = evaluate_rollout(roles, sequences, ended, settings, SCORING, kl_coefficient=0.0)
+    surprise = torch.cat([(-one.logprobs - one.entropies)[one.mask] for one in result.experiences])
+    assert len(surprise) > 1000
+    assert abs(float(surprise.mean())) < 3 * float(surprise.std()) / math.sqrt(len(surprise))
+
+
+# -- what an update moves -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("layers", [0, 2])
+def test_moving_the_policy_leaves_every_other_role_bit_for_bit(
+    layers: int, fresh_roles: FreshRoles, prompts: Prompts, draw_tokens: Draw, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    roles, sequences = fresh_roles(layers=layers), draw_tokens(6)
+    current = learner(roles, prompts(6), SMALL)
+    monkeypatch.setattr(current, "_value_step", lambda *_: None)
+    before = outputs(roles, sequences)
+    current.update()
+    after = outputs(roles, sequences)
+    assert not torch.equal(before["policy"], after["policy"])
+    assert all(torch.equal(before[role], after[role]) for role in ("reference", "value", "reward"))
+
+
+def test_moving_the_value_leaves_every_other_role_bit_for_bit(
+    fresh_roles: FreshRoles, prompts: Prompts, draw_tokens: Draw
+) -> None:
+    roles, sequences = fresh_roles(), draw_tokens(6)
+    current = learner(roles, prompts(6), small(critic_warmup_updates=2))
+    before, head = outputs(roles, sequences), roles.head("value").weight.clone()
+    values = current.update()
+    after = outputs(roles, sequences)
+    assert not torch.equal(before["value"], after["value"])
+    assert not torch.equal(head, roles.head("value").weight)
+    assert all(torch.equal(before[role], after[role]) for role in ("policy", "reference", "reward"))
+    assert "policy_loss" not in values  # nothing was learnt, so nothing is claimed
+    current.update()
+    assert torch.equal(before["policy"], outputs(roles, sequences)["policy"])
+    current.update()
+    assert not torch.equal(before["policy"], outputs(roles, sequences)["policy"])
+
+
+def test_an_update_reports_finite_numbers_under_the_names_of_the_charts(
+    fresh_roles: FreshRoles, prompts: Prompts
+) -> None:
+    events: list[Event] = []
+    current = learner(fresh_roles(layers=2), prompts(6), SMALL, emit=events.append)
+    for number in (1, 2):
+        values = current.update()
+        assert current.done == number
+        assert all(math.isfinite(value) for value in values.values())
+        names = (
+            "score score_raw kl kl_k3 kl_coefficient objective length eos_rate entropy approx_kl clip_fraction "
+            "ratio_mean ratio_max policy_loss value_loss explained_variance policy_grad_norm value_grad_norm "
+            "policy_lr value_lr tokens_per_second seconds_sampling seconds_scoring seconds_update"
+        )
+        assert set(names.split()) <= set(values)
+        assert 0 < values["entropy"] < math.log(375)
+        assert 0 <= values["clip_fraction"] <= 1
+        assert 0 < values["eos_rate"] < 1
+        assert 1 <= values["length"] <= values["length_max"] <= 10
+        assert values["objective"] == pytest.approx(values["score"] - 0.05 * values["kl"], abs=1e-5)
+    samples = [event for event in events if isinstance(event, Sample)]
+    assert [event.step for event in samples] == [1, 1, 2, 2]
+    assert all(event.source == "policy" and event.prompt.startswith("prompt ") for event in samples)
+
+
+@pytest.mark.parametrize("minibatches", [1, 2])
+def test_the_size_of_a_micro_batch_changes_memory_and_not_the_result(
+    minibatches: int, fresh_roles: FreshRoles, prompts: Prompts
+) -> None:
+    """As the setting promises; with everything in one micro-batch there are as many optimiser steps as without."""
+    found = []
+    for most in (64, 100_000):
+        roles = fresh_roles(layers=2)
+        start = {role: weights(roles, role) for role in LEARNING}
+        current = learner(roles, prompts(6), small(minibatches=minibatches, micro_batch_tokens=most, target_kl=0.0))
+        steps = count_steps(current)
+        values = current.update()
+        found.append((steps, values["score"], {role: weights(roles, role) - start[role] for role in LEARNING}))
+    assert found[0][0] == found[1][0] == {"policy": 2 * minibatches, "value": 2 * minibatches}
+    assert found[0][1] == pytest.approx(found[1][1], abs=1e-5)
+    for role in LEARNING:
+        moved = found[0][2][role]
+        assert moved.abs().max() > 1e-4
+        assert torch.allclose(moved, found[1][2][role], atol=1e-6, rtol=1e-2)
+
+
+def test_short_and_long_completions_count_by_their_tokens(fresh_roles: FreshRoles, draw_tokens: Draw) -> None:
+    """The gradient of a minibatch is the sum over all tokens by their number, not a mean of micro-batches' means."""
+    gradients = []
+    for most in (64, 100_000):
+        roles = fresh_roles(layers=2)
+        current = learner(roles, [], small(max_grad_norm=1000.0))
+        result = evaluate_rollout(
+            roles, draw_tokens(12, longest=40), [True] * 12, small(micro_batch_tokens=most), SCORING, kl_coefficient=0.1
+        )
+        taken: list[Tensor] = []
+        current.optimisers["policy"].register_step_pre_hook(
+            lambda *_, kept=taken, held=roles: kept.extend(
+                p.grad.flatten().clone() for p in held.parameters("policy") if p.grad is not None
+            )
+        )
+        tally = ppo._Tally()
+        current._policy_step(result.experiences, tally)
+        gradients.append(torch.cat(taken))
+        assert (len(result.experiences) > 4) == (most == 64)
+    assert gradients[0].abs().max() > 1e-3
+    assert torch.allclose(gradients[0], gradients[1], atol=1e-6, rtol=1e-4)
+
+
+# -- stopping early, adapting ---------------------------------------------------------------------
+
+
+def test_the_rest_of_an_update_is_skipped_once_the_policy_has_moved_enough(
+    fresh_roles: FreshRoles, prompts: Prompts
+) -> None:
+    for target, wanted in ((0.0, 6), (1e-12, 2), (100.0, 6)):
+        current = learner(fresh_roles(), prompts(6), small(minibatches=2, epochs=3, target_kl=target))
+        steps = count_steps(current)
+        values = current.update()
+        assert steps == {"policy": wanted, "value": 6}
+        assert math.isfinite(values["approx_kl"])
+
+
+def test_the_kl_target_moves_the_coefficient(fresh_roles: FreshRoles, prompts: Prompts) -> None:
+    current = learner(fresh_roles(), prompts(6), small(kl_target=5.0, kl_horizon=160, policy_learning_rate=1e-2))
+    wanted = 0.05
+    for number in range(3):
+        assert current.kl_coefficient == pytest.approx(wanted)
+        values = current.update()
+        assert values["kl_coefficient"] == pytest.approx(wanted)  # the one that the rewards were made with
+        error = min(0.2, max(-0.2, values["kl"] / 5.0 - 1))
+        assert number or error == -0.2
+        wanted *= 1 + error * 16 / 160
+    fixed = learner(fresh_roles(), prompts(6), small(kl_target=0.0))
+    fixed.update()
+    assert fixed.kl_coefficient == 0.05
+
+
+def test_learning_rates_rise_and_fall(fresh_roles: FreshRoles, prompts: Prompts) -> None:
+    current = learner(fresh_roles(), prompts(6), small(updates=4, warmup_updates=1, value_learning_rate=2e-3, epochs=1))
+    found = [current.update() for _ in range(4)]
+    assert [values["policy_lr"] for values in found] == pytest.approx([0.5e-3, 1e-3, 2e-3 / 3, 1e-3 / 3])
+    assert [values["value_lr"] for values in found] == pytest.approx([1e-3, 2e-3, 4e-3 / 3, 2e-3 / 3])
+
+
+# -- prompts --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("count", "size"), [(6, 4), (3, 7), (4, 4), (5, 2)])
+def test_every_prompt_is_used_once_a_lap(
+    count: int, size: int, fresh_roles: FreshRoles, prompts: Prompts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[int, ...]] = []
+
+    class Asked(Exception):
+        pass
+
+    def only_ask(roles: Roles, wanted: Sequence[tuple[int, ...]], *_: Any, **__: Any) -> None:
+        assert len(wanted) == size
+        asked.extend(wanted)
+        raise Asked
+
+    monkeypatch.setattr(ppo, "sample_rollout", only_ask)
+    known = prompts(count)
+    current = learner(fresh_roles(), known, small(rollout_size=size))
+    for done in range(2 * count):
+        current.done = done
+        with pytest.raises(Asked):
+            current.update()
+    laps = [asked[start : start + count] for start in range(0, len(asked) - count + 1, count)]
+    everyone = sorted(prompt.ids for prompt in known)
+    assert all(sorted(lap) == everyone for lap in laps)
+    assert len({tuple(lap) for lap in laps}) > 1  # in another order
+
+
+# -- it learns ------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def bandit(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Roles, Callable[[Batch], Tensor]], None]]:
+    """Put a rule in the place of the reward model's hidden state; its head then hands the rule's number on."""
+
+    def install(roles: Roles, rule: Callable[[Batch], Tensor]) -> None:
+        with torch.no_grad():
+            roles.head("reward").weight.zero_()
+            roles.head("reward").bias.zero_()
+            roles.head("reward").weight[0] = 1.0
+            roles.head("value").weight.zero_()
+            roles.head("value").bias.zero_()
+
+        def hidden(decoder: Any, lower: Tensor, batch: Batch) -> Tensor:
+            made = torch.zeros(len(batch.ids), roles.head("reward").weight.shape[0])
+            made[:, 0] = rule(batch)
+            return made
+
+        monkeypatch.setattr(rollout, "last_hidden", hidden)
+
+    return install
+
+
+def share_of_even_tokens(batch: Batch) -> Tensor:
+    steps = torch.arange(batch.ids.shape[1])
+    response = (steps >= batch.prompt_lengths[:, None]) & (steps < batch.lengths[:, None])
+    return (response & (batch.ids % 2 == 0)).sum(-1) / response.sum(-1)
+
+
+def test_a_rule_is_summed_over_the_response_alone() -> None:
+    batch = pad([Tokens((4, 4), (3, 6)), Tokens((5,), (8, 10, 12))], torch.device("cpu"))
+    assert share_of_even_tokens(batch).tolist() == [0.5, 1.0]
+
+
+EAGER = small(
+    updates=10,
+    rollout_size=32,
+    max_new_tokens=2,
+    temperature=0.5,
+    micro_batch_tokens=256,
+    policy_learning_rate=3e-2,
+    value_learning_rate=3e-2,
+    kl_coefficient=0.01,
+    missing_eos_penalty=0.0,
+    target_kl=0.0,
+)
+
+
+def run_bandit(
+    roles: Roles, prompts: Sequence[TrainPrompt], scoring: Scoring, **changes: Any
+) -> list[dict[str, float]]:
+    settings = EAGER.model_copy(update=changes)
+    current = Ppo(roles, prompts, settings, scoring, seed=11, emit=lambda event: None)
+    return [current.update() for _ in range(settings.updates)]
+
+
+@pytest.mark.parametrize("layers", [0, 2])
+def test_the_policy_learns_to_do_what_is_rewarded(
+    layers: int, fresh_roles: FreshRoles, prompts: Prompts, bandit: Callable[..., None]
+) -> None:
+    """Tokens with an even id are good. By chance about half of them are; the optimum is all of them."""
+    roles = fresh_roles(layers=layers, endings=(2,))
+    bandit(roles, share_of_even_tokens)
+    found = run_bandit(roles, prompts(2), Scoring(0.5, 0.25))
+    assert found[0]["score_raw"] < 0.7
+    assert sum(values["score_raw"] for values in found[-3:]) / 3 > 0.9
+    assert found[-1]["kl"] > 0.5
+    assert found[-1]["entropy"] < found[0]["entropy"]
+
+
+def test_without_a_reward_for_it_nothing_of_the_kind_is_learnt(
+    fresh_roles: FreshRoles, prompts: Prompts, bandit: Callable[..., None]
+) -> None:
+    """The same run with the opposite reward goes the other way: it is the reward that teaches."""
+    roles = fresh_roles(layers=2, endings=(2,))
+    bandit(roles, lambda batch: 1 - share_of_even_tokens(batch))
+    found = run_bandit(roles, prompts(2), Scoring(0.5, 0.25))
+    assert sum(1 - values["score_raw"] for values in found[-3:]) / 3 < 0.1
+
+
+def test_a_high_price_on_kl_keeps_the_policy_near(
+    fresh_roles: FreshRoles, prompts: Prompts, bandit: Callable[..., None]
+) -> None:
+    reached = []
+    for price in (0.0, 5.0):
+        roles = fresh_roles(layers=2, endings=(2,))
+        bandit(roles, share_of_even_tokens)
+        reached.append(run_bandit(roles, prompts(2), Scoring(0.5, 0.25), kl_coefficient=price)[-1]["kl_k3"])
+    assert 0 < reached[1] < 0.3 * reached[0]
+
+
+def test_a_penalty_for_not_ending_makes_it_end(
+    fresh_roles: FreshRoles, prompts: Prompts, bandit: Callable[..., None]
+) -> None:
+    roles = fresh_roles(layers=2)
+    bandit(roles, lambda batch: torch.zeros(len(batch.ids)))
+    found = run_bandit(roles, prompts(2), Scoring(0.0, 1.0), missing_eos_penalty=2.0, max_new_tokens=3)
+    for values in found:
+        assert values["score"] == pytest.approx(-2.0 * (1 - values["eos_rate"]), abs=1e-5)
+    assert found[0]["eos_rate"] < 0.6
+    assert sum(values["eos_rate"] for values in found[-3:]) / 3 > 0.9
