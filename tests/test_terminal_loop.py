@@ -95,5 +95,6 @@ def test_the_demo_runs_in_the_app_and_the_fresh_pairs_can_be_labelled(
 
     terminal.wait_for(judged, seconds=20)
     terminal.press("Escape")
+    terminal.wait_for("Prompts and labels")  # and not at once: Escape and a letter together are another key
     terminal.press("q")
     terminal.wait_for("opens it again", seconds=20)

@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from bitsandbytes.functional import dequantize_4bit
+from bitsandbytes.nn import Int8Params
 from peft.tuners.lora import LoraLayer
-from peft.utils.integrations import dequantize_module_weight
 from safetensors.torch import save_file
 from torch import Tensor
 from transformers import AutoModelForCausalLM
@@ -65,7 +66,7 @@ def write_merged(roles: Roles, folder: Path, dtype: str, report: Callable[[str],
     _name_shards(folder, shards, total)
     report("writing configuration and tokenizer")
     _write_configuration(roles, folder, DTYPES[dtype])
-    _write_tokenizer(roles, folder)
+    write_tokenizer(roles, folder)
 
 
 def merged_tensors(roles: Roles, role: Role) -> Iterator[tuple[str, Tensor]]:
@@ -99,11 +100,18 @@ def check_merged(roles: Roles, folder: Path, prompts: Sequence[TrainPrompt]) -> 
     return Check(float(torch.cat(divergences).mean()), float(torch.cat(same).mean()), torch.cat(same).numel())
 
 
-def _plain(model: Any, owner: str, parameter: Tensor) -> Tensor:
+def _plain(model: Any, owner: str, parameter: Any) -> Tensor:
     """The weight as fp32 on the CPU; one that is stored in 4 or 8 bits as the numbers it stands for."""
     if parameter.is_floating_point():
-        return parameter.detach().float().cpu()
-    plain: Tensor = dequantize_module_weight(model.get_submodule(owner))
+        floating: Tensor = parameter.detach().float().cpu()
+        return floating
+    layer = model.get_submodule(owner)
+    if isinstance(parameter, Int8Params):
+        # not PEFT's function: on the CPU it leaves the layer without its scales
+        scales = parameter.SCB if layer.state.SCB is None else layer.state.SCB
+        scaled: Tensor = parameter.detach().float().cpu() * (scales.float().cpu() / 127)[:, None]
+        return scaled
+    plain: Tensor = dequantize_4bit(parameter.data, parameter.quant_state)
     return plain.detach().float().cpu()
 
 
@@ -124,7 +132,8 @@ def _shapes(roles: Roles) -> Iterator[tuple[str, torch.Size]]:
         if layer is not None and leaf == "weight":
             yield name, torch.Size((layer.out_features, layer.in_features))
         else:
-            yield name, parameter.shape
+            state = getattr(parameter, "quant_state", None)  # 4 bits are stored in another shape
+            yield name, parameter.shape if state is None else torch.Size(state.shape)
 
 
 def _round(name: str, tensor: Tensor, dtype: torch.dtype) -> Tensor:
@@ -177,7 +186,8 @@ def _write_configuration(roles: Roles, folder: Path, dtype: torch.dtype) -> None
         roles.base.model.generation_config.save_pretrained(folder)
 
 
-def _write_tokenizer(roles: Roles, folder: Path) -> None:
+def write_tokenizer(roles: Roles, folder: Path) -> None:
+    """Write the tokenizer with the chat template that was used, in the two places where readers look."""
     tokenizer, chat = roles.base.chat.tokenizer, roles.base.chat
     tokenizer.save_pretrained(str(folder))
     (folder / "chat_template.jinja").write_text(chat.template, encoding="utf-8")

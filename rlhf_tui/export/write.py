@@ -13,7 +13,7 @@ from typing import Any
 
 from rlhf_tui.errors import UserError
 from rlhf_tui.export.card import Facts, model_card
-from rlhf_tui.export.merged import check_merged, merged_bytes, write_merged
+from rlhf_tui.export.merged import check_merged, merged_bytes, write_merged, write_tokenizer
 from rlhf_tui.locate import require_disk
 from rlhf_tui.model.roles import HEAD_FILE, MANIFEST, Roles
 from rlhf_tui.training.ppo import TrainPrompt
@@ -61,7 +61,7 @@ def export_adapter(roles: Roles, target: Path, *, facts: Facts, record: Mapping[
             if path.name not in (MANIFEST, HEAD_FILE):
                 path.rename(folder / path.name)
         shutil.rmtree(inner)
-        roles.base.chat.tokenizer.save_pretrained(str(folder))
+        write_tokenizer(roles, folder)
         _finish(folder, facts, record)
     return {"path": str(target), "format": "adapter"}
 
@@ -91,7 +91,7 @@ def _finish(folder: Path, facts: Facts, record: Mapping[str, Any]) -> None:
     (folder / RECORD).write_text(json.dumps(dict(record), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     mask = os.umask(0)
     os.umask(mask)
-    for path in folder.iterdir():
+    for path in (path for path in folder.rglob("*") if path.is_file()):
         path.chmod(0o666 & ~mask)
         with path.open("rb") as file:
             os.fsync(file.fileno())

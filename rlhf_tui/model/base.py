@@ -8,11 +8,14 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
+from bitsandbytes.nn import Linear4bit
+from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, PreTrainedModel
 
 from rlhf_tui.errors import UserError
 from rlhf_tui.locate import Location, require
 from rlhf_tui.model.chat import Chat, chat_for
+from rlhf_tui.model.logprobs import reproduces_logits
 from rlhf_tui.model.starter import ensure_starter
 from rlhf_tui.settings import ModelSettings
 
@@ -74,8 +77,9 @@ def load_base(settings: ModelSettings, report: Callable[[str], None]) -> Base:
     revision = (settings.revision or None) if location.kind == "hub" else None
     try:
         tokenizer = AutoTokenizer.from_pretrained(path, revision=revision)
-        model = AutoModelForCausalLM.from_pretrained(
+        model, report_of_loading = AutoModelForCausalLM.from_pretrained(
             path,
+            output_loading_info=True,
             revision=revision,
             dtype=dtype,
             device_map={"": device},
@@ -83,7 +87,9 @@ def load_base(settings: ModelSettings, report: Callable[[str], None]) -> Base:
             use_safetensors=True,
             **_quantisation_arguments(quantisation, dtype),
         )
-    except (OSError, ValueError, RuntimeError) as error:
+        if report_of_loading["missing_keys"]:
+            raise ValueError(f"Weights are missing: {sorted(report_of_loading['missing_keys'])[:3]}")
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise UserError(
             f"The model {settings.name!r} cannot be loaded.",
             why=str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__,
@@ -91,8 +97,19 @@ def load_base(settings: ModelSettings, report: Callable[[str], None]) -> Base:
         ) from error
     # what adapters and cards will say they belong to: never a local path
     model.name_or_path = model.config._name_or_path = location.published_name
+    for layer in model.modules():
+        if isinstance(layer, Linear4bit):
+            # on a CPU with AVX-512 BF16 it would repack its weights in the first forward pass, into a
+            # form that lets no gradient through and cannot be dequantised
+            layer.support_avx512bf16_for_cpu = False
     model.requires_grad_(False)
     model.eval()
+    if not reproduces_logits(model):
+        raise UserError(
+            f"The model {settings.name!r} cannot be used.",
+            why=f"{type(model).__name__} changes its logits in a way that is not known here.",
+            todo="Choose a model of another family, such as Llama, Qwen, Mistral, Gemma or SmolLM.",
+        )
     chat = chat_for(
         tokenizer,
         end_ids=_end_ids(model, tokenizer),

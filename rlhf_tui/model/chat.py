@@ -98,15 +98,22 @@ def _template(tokenizer: PreTrainedTokenizerBase, template: str) -> str:
                 f"There is no chat template file {template!r}.",
                 todo="Set model.chat_template to a Jinja file or to 'chatml'.",
             )
-        return path.read_text(encoding="utf-8")
+        try:
+            return path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise UsageError(
+                f"{path} cannot be read.", why=str(error), todo="Set model.chat_template to a Jinja file."
+            ) from None
     own = tokenizer.chat_template
+    if isinstance(own, dict):
+        own = own.get("default")
     if not own:
         raise UsageError(
             "This model has no chat template.",
             why="It is probably a base model, which continues text and does not answer.",
             todo="Use an instruction-tuned model, or set model.chat_template to a Jinja file or to 'chatml'.",
         )
-    return own if isinstance(own, str) else own["default"]
+    return str(own)
 
 
 def _try_out(chat: Chat) -> None:

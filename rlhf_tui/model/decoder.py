@@ -54,33 +54,37 @@ class SplitDecoder:
 
     @torch.no_grad()
     def lower(self, ids: Tensor) -> Tensor:
-        with self._only(self._layers[: self._shared], norm=nn.Identity()):
+        with self._only(slice(None, self._shared), norm=nn.Identity()):
             hidden: Tensor = self._stack(input_ids=ids, use_cache=False).last_hidden_state
         return hidden
 
     def upper(self, lower: Tensor) -> Tensor:
-        with self._only(self._layers[self._shared :], norm=self._stack.norm):
+        with self._only(slice(self._shared, None), norm=self._stack.norm):
             hidden: Tensor = self._stack(inputs_embeds=lower, use_cache=False).last_hidden_state
         return hidden
 
     @contextmanager
-    def _only(self, layers: Any, *, norm: nn.Module) -> Iterator[None]:
-        whole, final, count = self._stack.layers, self._stack.norm, self._stack.config.num_hidden_layers
-        self._stack.layers, self._stack.norm = layers, norm
-        self._stack.config.num_hidden_layers = len(layers)
+    def _only(self, part: slice, *, norm: nn.Module) -> Iterator[None]:
+        stack, config = self._stack, self._stack.config
+        whole, final, count = stack.layers, stack.norm, config.num_hidden_layers
+        types = getattr(config, "layer_types", None)  # of every layer: windowed or full attention
+        stack.layers, stack.norm = self._layers[part], norm
+        config.num_hidden_layers = len(stack.layers)
+        if types is not None:
+            config.layer_types = types[part]
         try:
             yield
         finally:
-            self._stack.layers, self._stack.norm = whole, final
-            self._stack.config.num_hidden_layers = count
+            stack.layers, stack.norm, config.num_hidden_layers = whole, final, count
+            if types is not None:
+                config.layer_types = types
 
 
 def decoder_for(model: PreTrainedModel, shared: int) -> Decoder:
     """The leanest decoder that is right for this model.
 
-    Not every architecture can be run in two parts (Gemma scales its embeddings inside the stack,
-    some choose their attention by layer number), so the split is tried on a short sequence and
-    taken only when it gives the very same numbers.
+    Not every architecture can be run in two parts (some scale their embeddings inside the stack),
+    so the split is tried on a short sequence and taken only when it gives the very same numbers.
     """
     whole = WholeDecoder(model)
     stack = model.get_decoder()

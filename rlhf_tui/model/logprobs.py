@@ -27,6 +27,8 @@ class Unembedding:
     """(vocabulary,)"""
     softcap: float | None = None
     """Gemma 2: logits = cap * tanh(logits / cap)."""
+    scale: float = 1.0
+    """Cohere and Granite: logits = scale * logits, before any softcap."""
 
 
 def unembedding_of(model: PreTrainedModel) -> Unembedding:
@@ -34,7 +36,25 @@ def unembedding_of(model: PreTrainedModel) -> Unembedding:
     head = model.get_output_embeddings()
     if not isinstance(head, nn.Linear) or not head.weight.is_floating_point():
         raise TypeError(f"the output head is {type(head).__name__}; a plain linear layer is needed")
-    return Unembedding(head.weight, head.bias, getattr(model.config, "final_logit_softcapping", None))
+    config = model.config.get_text_config()
+    scale = getattr(config, "logit_scale", None) or 1 / (getattr(config, "logits_scaling", None) or 1.0)
+    return Unembedding(head.weight, head.bias, getattr(config, "final_logit_softcapping", None), scale)
+
+
+@torch.no_grad()
+def reproduces_logits(model: PreTrainedModel) -> bool:
+    """Whether hidden state and unembedding give this model's own logits, tried on a few tokens.
+
+    Some architectures scale their logits in ways of their own; log-probabilities would be those of
+    another model than the one that samples.
+    """
+    device = next(model.parameters()).device
+    ids = torch.arange(1, 5, device=device)[None] % model.config.get_text_config().vocab_size
+    wanted = model(input_ids=ids, use_cache=False).logits[0].float()
+    hidden = model.get_decoder()(input_ids=ids, use_cache=False).last_hidden_state[0]
+    found = _logits(hidden, unembedding_of(model))
+    slack = 1e-4 if wanted.dtype == hidden.dtype else 5e-2
+    return bool((found - wanted).abs().max() <= slack * wanted.abs().max().clamp(min=1.0))
 
 
 def token_logprobs(
@@ -88,6 +108,8 @@ class _TokenLogprobs(torch.autograd.Function):
             slope *= gradient[:, None] / temperature
             if unembedding.softcap is not None:
                 slope *= 1 - (logits / unembedding.softcap) ** 2
+            if unembedding.scale != 1.0:
+                slope *= unembedding.scale
             out.append((slope.to(unembedding.weight.dtype) @ unembedding.weight).to(hidden.dtype))
         return torch.cat(out), None, None, None, None
 
@@ -97,6 +119,8 @@ def _logits(hidden: Tensor, unembedding: Unembedding) -> Tensor:
     logits = (hidden.to(unembedding.weight.dtype) @ unembedding.weight.T).float()
     if unembedding.bias is not None:
         logits = logits + unembedding.bias.float()
+    if unembedding.scale != 1.0:
+        logits = logits * unembedding.scale
     if unembedding.softcap is not None:
         logits = unembedding.softcap * torch.tanh(logits / unembedding.softcap)
     return logits

@@ -151,10 +151,12 @@ class Roles:
     @contextmanager
     def reference(self) -> Iterator[None]:
         """Inside, the model is the base as it was: all adapters off."""
-        with self._require_peft().disable_adapter():
-            self._check()
-            yield
-        self._rest()
+        try:
+            with self._require_peft().disable_adapter():
+                self._check()
+                yield
+        finally:
+            self._rest()
 
     @contextmanager
     def learning(self, role: Role) -> Iterator[None]:
@@ -245,7 +247,14 @@ class Roles:
         replace_folder(beside, folder)
 
     def _write_adapter(self, role: Role, state: Mapping[str, Tensor]) -> None:
-        outcome = set_peft_model_state_dict(self._require_peft(), dict(state), adapter_name=role)
+        try:
+            outcome = set_peft_model_state_dict(self._require_peft(), dict(state), adapter_name=role)
+        except RuntimeError as error:
+            raise UserError(
+                f"The {role} adapter does not fit this model.",
+                why=str(error).splitlines()[-1].strip(),
+                todo=f"Train the {role} adapter again on this model.",
+            ) from None
         left = [key for key in outcome.missing_keys if f".{role}." in key]
         if left or outcome.unexpected_keys:
             raise UserError(
@@ -292,6 +301,16 @@ def read_manifest(folder: Path, role: str) -> dict[str, Any]:
         ) from None
     except ValueError as error:
         raise UserError(f"{folder / MANIFEST} is damaged.", why=str(error), todo="Train this stage again.") from None
+    parts = (manifest, manifest.get("layout"), manifest.get("files")) if isinstance(manifest, dict) else (None,)
+    if not all(isinstance(part, dict) for part in parts) or "facts" not in manifest:
+        raise UserError(
+            f"{folder / MANIFEST} is damaged.", why="Something is missing in it.", todo="Train this stage again."
+        )
+    if manifest.get("role") != role:
+        raise UserError(
+            f"{folder} holds a {manifest.get('role')} adapter, not a {role} adapter.",
+            todo=f"Train the {role} adapter again, or put the right folder in its place.",
+        )
     needed = {ADAPTER_FILE, *([HEAD_FILE] if role in WITH_HEAD else [])}
     for name in sorted(needed | set(manifest["files"])):
         path = folder / name
