@@ -5,6 +5,7 @@ Only the worker imports this module; with it come torch and the model.
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -242,6 +243,7 @@ def demo(context: StageContext) -> dict[str, Any]:
         done = child.done()
         if done is None or done.status != "finished":
             done = execute(context.project, child, control_folders=[context.run.control_dir])
+            gc.collect()  # the model of this stage hangs in cycles; the next one loads its own
         if done.status == "failed":
             error = done.error or {"what": done.message}
             raise UserError(error["what"], why=error.get("why", ""), todo=error.get("todo", ""))

