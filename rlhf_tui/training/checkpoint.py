@@ -71,7 +71,8 @@ def _read_state(folder: Path) -> dict[str, Any]:
     try:
         state: dict[str, Any] = json.loads((folder / STATE).read_text(encoding="utf-8"))
         damaged = [name for name, digest in state["files"].items() if file_sha256(folder / name) != digest]
-    except (OSError, ValueError, KeyError) as error:
+        int(state["done"]), float(state["kl_coefficient"])
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"The checkpoint {folder} cannot be read.", why=str(error)) from None
     needed = [f"{role}/{ADAPTER_FILE}" for role in LEARNING] + [f"{r}/{HEAD_FILE}" for r in LEARNING if r in WITH_HEAD]
     damaged += [name for name in needed if name not in state["files"]]

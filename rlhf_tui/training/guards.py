@@ -38,7 +38,7 @@ def require_moved(before: str, after: str, role: str) -> None:
 
 def require_first_ratio_one(deviation: float, dtype: torch.dtype) -> None:
     """Raise UserError when the first pass of an update does not reproduce the old log-probabilities."""
-    if deviation > _FIRST_PASS_LIMIT[dtype]:
+    if not deviation <= _FIRST_PASS_LIMIT[dtype]:  # so that NaN is caught, too
         raise UserError(
             "The first pass of an update does not reproduce the log-probabilities of the sampler.",
             why=f"A token's log-probability differs by {deviation:.3g}; the ratio should be exactly 1.",

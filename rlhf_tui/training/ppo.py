@@ -80,12 +80,19 @@ class Ppo:
         )
         sampled = time.monotonic()
         self._emit(Stage("scoring", f"update {self.done + 1} of {self.settings.updates}"))
+        order = random.Random(self._seed * 1_000_003 + self.done)
         rollout = evaluate_rollout(
-            self.roles, sequences, ended, self.settings, self._scoring, kl_coefficient=self.kl_coefficient
+            self.roles,
+            sequences,
+            ended,
+            self.settings,
+            self._scoring,
+            kl_coefficient=self.kl_coefficient,
+            minibatches=deal(len(sequences), self.settings.minibatches, order),
         )
         scored = time.monotonic()
         self._emit(Stage("learning", f"update {self.done + 1} of {self.settings.updates}"))
-        values = _describe(rollout, self.kl_coefficient, self.settings) | self._learn(rollout)
+        values = _describe(rollout, self.kl_coefficient, self.settings) | self._learn(rollout, order)
         finished = time.monotonic()
         self.done += 1
         guards.require_finite(values, self.done)
@@ -111,15 +118,14 @@ class Ppo:
             chosen += order[place : place + size - len(chosen)]
         return chosen
 
-    def _learn(self, rollout: Rollout) -> dict[str, float]:
+    def _learn(self, rollout: Rollout, order: random.Random) -> dict[str, float]:
         settings = self.settings
         factor = linear(self.done, settings.updates, settings.warmup_updates)
         rates = {role: set_rate(self.optimisers[role], factor) for role in LEARNING}
-        order = random.Random(self._seed * 1_000_003 + self.done)
         tally = _Tally()
         policy_learns = self.done >= settings.critic_warmup_updates
         for _ in range(settings.epochs):
-            for minibatch in deal(rollout.experiences, settings.minibatches, order):
+            for minibatch in order.sample(rollout.minibatches, len(rollout.minibatches)):
                 if policy_learns:
                     moved = self._policy_step(minibatch, tally)
                     policy_learns = settings.target_kl == 0 or moved <= 1.5 * settings.target_kl

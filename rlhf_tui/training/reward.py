@@ -106,6 +106,12 @@ def train_reward(
     """
     emit(Stage("running the shared layers"))
     batches = _batches(roles, train, settings, seed)
+    if not batches:
+        raise UserError(
+            "There is no pair to learn from.",
+            why="All judgements are ties, and reward.ties is 'drop'.",
+            todo="Judge more pairs, or set reward.ties to 'half'.",
+        )
     heldout_chunks = _chunks(roles, heldout, range(len(heldout)), settings.micro_batch_tokens)
     _keep_what_fits(roles, [chunk for batch in batches for chunk in batch] + heldout_chunks)
     if settings.probe_ridge > 0:
@@ -144,7 +150,10 @@ def train_reward(
             why="Its weights are the same after training as before.",
             todo="Raise reward.learning_rate or reward.epochs.",
         )
-    scored = _score(roles, [chunk for batch in batches for chunk in batch], len(train))
+    used = [chunk for batch in batches for chunk in batch]
+    members = {index for chunk in used for index in chunk.members}
+    left_out = [index for index in range(len(train)) if index not in members]
+    scored = _score(roles, used + _chunks(roles, train, left_out, settings.micro_batch_tokens), len(train))
     everything = torch.cat([scored.chosen, scored.rejected])
     return Trained(
         train=scored,

@@ -67,10 +67,15 @@ class Experience:
 
 @dataclass(frozen=True)
 class Rollout:
-    """All micro-batches of one round of sampling."""
+    """One round of sampling, dealt into minibatches, each cut into micro-batches."""
 
     sequences: list[Tokens]
-    experiences: list[Experience]
+    minibatches: list[list[Experience]]
+
+    @property
+    def experiences(self) -> list[Experience]:
+        """All micro-batches."""
+        return [one for minibatch in self.minibatches for one in minibatch]
 
     def mean(self, name: Literal["entropies"]) -> float:
         """Mean over all sampled tokens of a per-token field."""
@@ -117,9 +122,17 @@ def evaluate_rollout(
     scoring: Scoring,
     *,
     kl_coefficient: float,
+    minibatches: Sequence[Sequence[int]] = (),
 ) -> Rollout:
-    """Log-probabilities, values, scores, rewards and whitened advantages of sampled completions."""
-    experiences = bare_experiences(roles, sequences, ended, settings.micro_batch_tokens)
+    """Log-probabilities, values, scores, rewards and whitened advantages of sampled completions.
+
+    `minibatches` says which completions make up each minibatch (empty: all of them in one). They are
+    dealt before anything is cut into micro-batches, so that the size of these never decides who
+    learns together.
+    """
+    hands = minibatches or [range(len(sequences))]
+    dealt = [bare_experiences(roles, sequences, ended, settings.micro_batch_tokens, hand) for hand in hands]
+    experiences = [one for hand in dealt for one in hand]
     with roles.acting("policy"):
         for one in experiences:
             one.logprobs, one.entropies = response_logprobs(roles, one, settings.temperature)
@@ -140,15 +153,20 @@ def evaluate_rollout(
             rewards, one.values, one.mask, gamma=settings.gamma, gae_lambda=settings.gae_lambda
         )
     _whiten_together(experiences)
-    return Rollout(list(sequences), experiences)
+    return Rollout(list(sequences), dealt)
 
 
 def bare_experiences(
-    roles: Roles, sequences: Sequence[Tokens], ended: Sequence[bool], most_tokens: int
+    roles: Roles,
+    sequences: Sequence[Tokens],
+    ended: Sequence[bool],
+    most_tokens: int,
+    rows: Sequence[int] | None = None,
 ) -> list[Experience]:
-    """Completions cut into micro-batches and run through the shared layers; nothing is evaluated yet."""
-    groups = micro_batches([len(one) for one in sequences], most_tokens)
-    return [_bare(roles, sequences, ended, members) for members in groups]
+    """Completions (those of `rows`, or all) cut into micro-batches and run through the shared layers."""
+    chosen = range(len(sequences)) if rows is None else rows
+    groups = micro_batches([len(sequences[row]) for row in chosen], most_tokens)
+    return [_bare(roles, sequences, ended, [chosen[index] for index in group]) for group in groups]
 
 
 def response_logprobs(roles: Roles, experience: Experience, temperature: float) -> tuple[Tensor, Tensor]:
@@ -178,10 +196,10 @@ def shaped_scores(raw: Tensor, ended: Tensor, settings: PpoSettings, scoring: Sc
     return normal - settings.missing_eos_penalty * (~ended).float()
 
 
-def deal(experiences: Sequence[Experience], minibatches: int, order: random.Random) -> list[list[Experience]]:
-    """Shuffle whole micro-batches into minibatches; fewer of them when there are not enough micro-batches."""
-    shuffled = order.sample(list(experiences), len(experiences))
-    parts = min(minibatches, len(shuffled))
+def deal(rows: int, hands: int, order: random.Random) -> list[list[int]]:
+    """Shuffle row numbers into `hands` minibatches whose sizes differ by one at most; never an empty one."""
+    shuffled = order.sample(range(rows), rows)
+    parts = min(hands, rows)
     return [shuffled[start::parts] for start in range(parts)]
 
 

@@ -148,16 +148,23 @@ def test_what_comes_after_the_last_needed_position_gets_no_gradient(
 # -- minibatches, rates ---------------------------------------------------------------------------
 
 
-def test_dealing_gives_every_micro_batch_to_one_minibatch(fresh_roles: FreshRoles, draw_tokens: Draw) -> None:
-    experiences = bare_experiences(fresh_roles(), draw_tokens(12, longest=30), [True] * 12, 64)
-    assert len(experiences) > 3
-    hands = deal(experiences, 3, random.Random(1))
-    assert len(hands) == 3
-    assert sorted(i for hand in hands for one in hand for i in one.members) == list(range(12))
-    assert max(len(hand) for hand in hands) - min(len(hand) for hand in hands) <= 1
-    again, other = deal(experiences, 3, random.Random(1)), deal(experiences, 3, random.Random(2))
-    assert [[one.members for one in hand] for hand in again] == [[one.members for one in hand] for hand in hands]
-    assert [[one.members for one in hand] for hand in other] != [[one.members for one in hand] for hand in hands]
+def test_dealing_gives_every_row_to_one_minibatch_of_nearly_equal_size() -> None:
+    hands = deal(13, 4, random.Random(1))
+    assert sorted(row for hand in hands for row in hand) == list(range(13))
+    assert sorted(len(hand) for hand in hands) == [3, 3, 3, 4]
+    assert deal(13, 4, random.Random(1)) == hands
+    assert deal(13, 4, random.Random(2)) != hands
+    assert [len(hand) for hand in deal(2, 4, random.Random(1))] == [1, 1]
+
+
+def test_micro_batches_are_cut_within_the_rows_that_are_asked_for(fresh_roles: FreshRoles, draw_tokens: Draw) -> None:
+    sequences = draw_tokens(12, longest=30)
+    found = bare_experiences(fresh_roles(), sequences, [True] * 12, 64, [7, 2, 11, 5])
+    assert sorted(row for one in found for row in one.members) == [2, 5, 7, 11]
+    for one in found:
+        for row, member in enumerate(one.members):
+            length = len(sequences[member])
+            assert tuple(one.batch.ids[row, :length].tolist()) == sequences[member].prompt + sequences[member].response
 
 
 def test_schedules_by_hand() -> None:
