@@ -13,10 +13,11 @@ from rlhf_tui import doctor
 from rlhf_tui import settings as settings_module
 from rlhf_tui.cli_options import HERE
 from rlhf_tui.errors import UsageError
-from rlhf_tui.fit import GIB, MemoryPlan, Parts, Verdict, plan, resolve, shape_of, verdict
+from rlhf_tui.fit import GIB, MemoryPlan, Parts, Verdict, plan, resolve, verdict
 from rlhf_tui.locate import locate
 from rlhf_tui.project import CONFIG, open_project
 from rlhf_tui.settings import Settings
+from rlhf_tui.shape import shape_of
 
 _MOMENTS = {"log-probabilities": "log-probs"}  # where a column is too narrow
 

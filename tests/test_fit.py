@@ -15,9 +15,10 @@ from hypothesis import strategies as st
 
 from rlhf_tui import fit, settings
 from rlhf_tui.errors import UsageError
-from rlhf_tui.fit import GIB, STARTER_SHAPE, MemoryPlan, ModelShape
+from rlhf_tui.fit import GIB, MemoryPlan
 from rlhf_tui.locate import Location
 from rlhf_tui.settings import Settings
+from rlhf_tui.shape import STARTER_SHAPE, ModelShape, shape_of
 
 
 def shape(name: str, *sizes: int, tied: bool) -> ModelShape:
@@ -385,19 +386,19 @@ def folder(path: Path, config: object) -> Location:
 
 def test_the_starter_is_known_before_it_is_fetched(tmp_path: Path) -> None:
     there = Location("starter", "starter", str(tmp_path / "absent"), STARTER_SHAPE.name)
-    assert fit.shape_of(there) == STARTER_SHAPE
+    assert shape_of(there) == STARTER_SHAPE
 
 
 def test_a_folder_and_its_defaults(tmp_path: Path) -> None:
-    found = fit.shape_of(folder(tmp_path, LLAMA))
+    found = shape_of(folder(tmp_path, LLAMA))
     assert (found.parameters, found.head_dim, found.name) == (134_515_008, 64, "mine")
     bare = {key: value for key, value in LLAMA.items() if key not in ("num_key_value_heads", "tie_word_embeddings")}
-    found = fit.shape_of(folder(tmp_path, bare | {"head_dim": None}))
+    found = shape_of(folder(tmp_path, bare | {"head_dim": None}))
     assert (found.kv_heads, found.head_dim, found.tied, found.attention_bias) == (9, 64, False, False)
-    assert fit.shape_of(folder(tmp_path, bare | {"model_type": "gemma2"})).tied
-    assert fit.shape_of(folder(tmp_path, bare | {"model_type": "qwen2"})).attention_bias
+    assert shape_of(folder(tmp_path, bare | {"model_type": "gemma2"})).tied
+    assert shape_of(folder(tmp_path, bare | {"model_type": "qwen2"})).attention_bias
     nested = {"model_type": "some-vision", "text_config": LLAMA}
-    assert fit.shape_of(folder(tmp_path, nested)).parameters == 134_515_008
+    assert shape_of(folder(tmp_path, nested)).parameters == 134_515_008
 
 
 @pytest.mark.parametrize(
@@ -413,7 +414,7 @@ def test_a_folder_and_its_defaults(tmp_path: Path) -> None:
 )
 def test_a_shape_that_cannot_be_read_is_the_users_error(tmp_path: Path, config: object, words: str) -> None:
     with pytest.raises(UsageError) as caught:
-        fit.shape_of(folder(tmp_path, config))
+        shape_of(folder(tmp_path, config))
     assert words in str(caught.value)
 
 
@@ -421,7 +422,7 @@ def test_a_broken_config_is_the_users_error(tmp_path: Path) -> None:
     there = folder(tmp_path, {})
     (tmp_path / "config.json").write_text("{", encoding="utf-8")
     with pytest.raises(UsageError, match=r"cannot be read"):
-        fit.shape_of(there)
+        shape_of(there)
 
 
 def test_a_hub_model_from_cache_download_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -439,18 +440,19 @@ def test_a_hub_model_from_cache_download_or_not_at_all(tmp_path: Path, monkeypat
 
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
     monkeypatch.setattr(huggingface_hub, "try_to_load_from_cache", lambda *a, **k: None)
-    assert fit.shape_of(there, "v2").parameters == 134_515_008
+    assert shape_of(there, "v2").parameters == 134_515_008
     with pytest.raises(UsageError, match="no such revision"):
-        fit.shape_of(there, "gone")
+        shape_of(there, "gone")
     monkeypatch.setattr(huggingface_hub, "try_to_load_from_cache", lambda *a, **k: str(tmp_path / "config.json"))
-    assert fit.shape_of(there).parameters == 134_515_008
+    assert shape_of(there).parameters == 134_515_008
     assert asked == [("some/one", "config.json", "v2"), ("some/one", "config.json", "gone")]
 
 
 def test_planning_imports_no_torch() -> None:
     code = (
         "import sys; from rlhf_tui import fit; from rlhf_tui.settings import Settings;"
-        "fit.plan(fit.STARTER_SHAPE, Settings(), quantisation='nf4', device='cuda');"
+        "from rlhf_tui.shape import STARTER_SHAPE;"
+        "fit.plan(STARTER_SHAPE, Settings(), quantisation='nf4', device='cuda');"
         "print([m for m in ('torch', 'transformers', 'peft', 'bitsandbytes', 'huggingface_hub') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
