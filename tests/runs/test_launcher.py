@@ -93,7 +93,9 @@ def test_the_worker_survives_its_terminal_and_its_launcher(
 ) -> None:
     """A launcher on a real terminal; the terminal is hung up, the launcher killed, the worker hung up on."""
     code = (
-        "import fcntl, sys, termios, time\n"
+        "import fcntl, signal, sys, termios, time\n"
+        # a test run under nohup hands its deafness on
+        "signal.signal(signal.SIGHUP, signal.SIG_DFL)\n"
         "fcntl.ioctl(0, termios.TIOCSCTTY, 0)\n"
         "from pathlib import Path\n"
         "from rlhf_tui.project import open_project\n"
