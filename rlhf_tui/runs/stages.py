@@ -106,21 +106,25 @@ def reward(context: StageContext) -> dict[str, Any]:
     base = _base(context)
     kept = {split: _encode(base, pairs, context) for split, pairs in labelled.items()}
     if not kept["train"]:
-        raise UserError("No judged pair fits.", why="All prompts are longer than model.max_prompt_tokens.")
+        raise UserError(
+            "No judged pair fits.",
+            why="All their prompts are longer than model.max_prompt_tokens.",
+            todo="Raise model.max_prompt_tokens, or import shorter prompts.",
+        )
     roles = Roles(base, context.settings.adapters, seed=context.settings.run.seed)
     roles.add("reward")
     trained = train_reward(
         roles,
-        [pair for _, pair in kept["train"]],
-        [pair for _, pair in kept["heldout"]],
+        kept["train"],
+        kept["heldout"],
         context.settings.reward,
         seed=context.settings.run.seed,
         emit=context.emit,
         boundary=lambda: context.control.boundary(lambda: None),
     )
     measured = {
-        "heldout": _agreement([pair for _, pair in kept["heldout"]], trained.heldout),
-        "train": _agreement([pair for _, pair in kept["train"]], trained.train),
+        "heldout": _agreement(kept["heldout"], trained.heldout),
+        "train": _agreement(kept["train"], trained.train),
     }
     facts = {
         "run": context.run.name,
@@ -144,7 +148,7 @@ def ppo(context: StageContext) -> dict[str, Any]:
     facts = roles.load("reward", context.project.adapter("reward"))
     roles.copy("reward", "value")
     roles.head("value").normalise(facts["mean"], facts["deviation"])
-    prompts, left_out = _train_prompts(context, base, "train")
+    prompts, left_out = _fitting_prompts(context, base, "train")
     learner = Ppo(
         roles,
         prompts,
@@ -182,7 +186,7 @@ def compare_stage(context: StageContext) -> dict[str, Any]:
     """Measure base and policy on the held-out prompts."""
     roles, facts = _tuned(context)
     reward_facts = roles.load("reward", context.project.adapter("reward"))
-    prompts, _ = _train_prompts(context, roles.base, "heldout")
+    prompts, _ = _fitting_prompts(context, roles.base, "heldout")
     wanted = context.settings.compare.prompts
     comparison = compare(
         roles,
@@ -217,7 +221,7 @@ def export(context: StageContext) -> dict[str, Any]:
     whence = {"policy_run": policy_facts["run"], "base": roles.base.location.path}
     if form == "adapter":
         return whence | export_adapter(roles, target, facts=facts, record=record)
-    prompts, _ = _train_prompts(context, roles.base, "heldout")
+    prompts, _ = _fitting_prompts(context, roles.base, None)  # a check, not a measurement: any will do
     return whence | export_merged(
         roles,
         target,
@@ -310,18 +314,22 @@ def _prompts_to_answer(context: StageContext, base: Base) -> tuple[list[Prompt],
     return [prompt for _, prompt in fitting[: wanted or None]], len(counted) - len(fitting)
 
 
-def _train_prompts(context: StageContext, base: Base, split: str) -> tuple[list[TrainPrompt], int]:
-    """The prompts of a split as ids, and how many were too long."""
+def _fitting_prompts(context: StageContext, base: Base, split: str | None) -> tuple[list[TrainPrompt], int]:
+    """The prompts of a split (None: all) as ids, and how many were too long."""
     with context.project.store() as store:
         stored = store.prompts(split)
     prompts = [TrainPrompt(prompt.text, tuple(base.chat.prompt_ids(prompt.messages))) for prompt in stored]
     kept = [prompt for prompt in prompts if len(prompt.ids) <= context.settings.model.max_prompt_tokens]
     if not kept:
-        raise UserError(f"No {split} prompt fits.", why="All are longer than model.max_prompt_tokens.")
+        raise UserError(
+            "No prompt fits.",
+            why=f"All {split or ''} prompts are longer than model.max_prompt_tokens.".replace("  ", " "),
+            todo="Raise model.max_prompt_tokens, or import shorter prompts.",
+        )
     return kept, len(prompts) - len(kept)
 
 
-def _encode(base: Base, pairs: Sequence[LabelledPair], context: StageContext) -> list[tuple[LabelledPair, Pair]]:
+def _encode(base: Base, pairs: Sequence[LabelledPair], context: StageContext) -> list[Pair]:
     """Judged pairs as ids; those whose prompt is too long are left out."""
     encoded = []
     for pair in pairs:
@@ -329,7 +337,7 @@ def _encode(base: Base, pairs: Sequence[LabelledPair], context: StageContext) ->
         if len(prompt) > context.settings.model.max_prompt_tokens:
             continue
         chosen, rejected = (Tokens(prompt, _completion_ids(base, side)) for side in (pair.chosen, pair.rejected))
-        encoded.append((pair, Pair(chosen, rejected, pair.tie, pair.strength, pair.weight)))
+        encoded.append(Pair(chosen, rejected, pair.tie, pair.strength, pair.weight))
     return encoded
 
 

@@ -76,7 +76,6 @@ class Ppo:
             [prompt.ids for prompt in prompts],
             self.settings,
             generator=generator,
-            progress=lambda finished: None,
         )
         sampled = time.monotonic()
         self._emit(Stage("scoring", f"update {self.done + 1} of {self.settings.updates}"))
@@ -241,8 +240,8 @@ def _describe(rollout: Rollout, kl_coefficient: float, settings: PpoSettings) ->
     k3 = rollout.rows(lambda e: (objectives.kl_k3(e.logprobs, e.reference) * e.mask).sum(-1))
     scores = rollout.rows(lambda e: e.scores)
     lengths = torch.tensor([float(len(one.response)) for one in rollout.sequences])
-    flat = {name: torch.cat([getattr(e, name)[e.mask] for e in rollout.experiences]) for name in ("values", "returns")}
-    explained = objectives.explained_variance(flat["values"], flat["returns"], torch.ones_like(flat["values"]))
+    values, returns = rollout.tokens(lambda e: e.values), rollout.tokens(lambda e: e.returns)
+    explained = objectives.explained_variance(values, returns, torch.ones_like(values))
     return {
         "score": float(scores.mean()),
         "score_std": float(scores.std(unbiased=False)),
@@ -254,7 +253,7 @@ def _describe(rollout: Rollout, kl_coefficient: float, settings: PpoSettings) ->
         "length": float(lengths.mean()),
         "length_max": float(lengths.max()),
         "eos_rate": float(rollout.rows(lambda e: e.ended).mean()),
-        "entropy": rollout.mean("entropies"),
+        "entropy": float(rollout.tokens(lambda e: e.entropies).mean()),
         "explained_variance": float(explained),
     }
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
 
 import torch
 from torch import Tensor
@@ -77,10 +76,9 @@ class Rollout:
         """All micro-batches."""
         return [one for minibatch in self.minibatches for one in minibatch]
 
-    def mean(self, name: Literal["entropies"]) -> float:
-        """Mean over all sampled tokens of a per-token field."""
-        whole = sum(float((getattr(e, name) * e.mask).sum()) for e in self.experiences)
-        return whole / sum(e.tokens for e in self.experiences)
+    def tokens(self, pick: Callable[[Experience], Tensor]) -> Tensor:
+        """A per-token quantity of every sampled token, micro-batch after micro-batch. → (tokens,)"""
+        return torch.cat([pick(one)[one.mask] for one in self.experiences])
 
     def rows(self, pick: Callable[[Experience], Tensor]) -> Tensor:
         """A per-completion quantity in the order of `sequences`. → (completions,) on the CPU"""
@@ -96,7 +94,6 @@ def sample_rollout(
     settings: PpoSettings,
     *,
     generator: torch.Generator,
-    progress: Callable[[int], None],
 ) -> tuple[list[Tokens], list[bool]]:
     """One completion of the policy for each prompt, and whether it ended by itself. Pure sampling."""
     with roles.acting("policy"):
@@ -107,7 +104,6 @@ def sample_rollout(
             end_ids=roles.base.chat.end_ids,
             batch_size=len(prompts),
             generator=generator,
-            progress=progress,
         )
     sequences = [Tokens(tuple(p), c.ids) for p, c in zip(prompts, completions, strict=True)]
     return sequences, [completion.ended for completion in completions]

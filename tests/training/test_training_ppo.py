@@ -217,9 +217,7 @@ def test_sampled_ids_are_kept_as_they_are(fresh_roles: FreshRoles, prompts: Prom
     """Never decoded and encoded again; an end of turn only at the end, and only where the row says so."""
     roles, asked = fresh_roles(), prompts(12)
     generator = torch.Generator().manual_seed(3)
-    sequences, ended = rollout.sample_rollout(
-        roles, [one.ids for one in asked], SMALL, generator=generator, progress=lambda done: None
-    )
+    sequences, ended = rollout.sample_rollout(roles, [one.ids for one in asked], SMALL, generator=generator)
     assert [one.prompt for one in sequences] == [one.ids for one in asked]
     assert 0 < sum(ended) < len(ended)
     ends = set(roles.base.chat.end_ids)
@@ -239,7 +237,6 @@ def test_what_samples_is_what_is_scored(temperature: float, fresh_roles: FreshRo
         [one.ids for one in asked],
         settings,
         generator=torch.Generator().manual_seed(3),
-        progress=lambda done: None,
     )
     result = evaluate_rollout(roles, sequences, ended, settings, SCORING, kl_coefficient=0.0)
     surprise = torch.cat([(-one.logprobs - one.entropies)[one.mask] for one in result.experiences])
