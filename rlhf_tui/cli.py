@@ -2,8 +2,9 @@
 
 Nothing heavy is imported here: every verb imports what it needs when it is called. With --json a
 verb prints one JSON document on standard output and nothing else there. Exit codes: 0 done,
-1 failed, 2 wrong use. The verbs of settings, prompts and labels are in `cli_content`, those of
-training, runs and exports in `cli_runs`; `verbs` says how a verb that runs the model works.
+1 failed, 2 wrong use. The verbs of settings and prompts are in `cli_content`, those of judgements and
+raters in `cli_labels`, those of training, runs and exports in `cli_runs`; `verbs` says how a verb that
+runs the model works.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from typing import Annotated
 
 import typer
 
-from rlhf_tui import __version__, cli_content, cli_runs, verbs
+from rlhf_tui import __version__, cli_content, cli_labels, cli_runs, verbs
 from rlhf_tui.cli_options import HERE, Detach, Folder, Json, Set
 from rlhf_tui.errors import UsageError, UserError, nearest
 
@@ -31,7 +32,7 @@ app = typer.Typer(
 )
 app.add_typer(cli_content.config, name="config")
 app.add_typer(cli_content.prompts, name="prompts")
-app.add_typer(cli_content.labels, name="labels")
+app.add_typer(cli_labels.labels, name="labels")
 app.add_typer(cli_runs.train, name="train")
 app.add_typer(cli_runs.runs, name="runs")
 app.add_typer(cli_runs.export, name="export")
@@ -132,25 +133,32 @@ def generate(
 @app.command()
 def label(
     plain: Annotated[bool, typer.Option("--plain", help="Line by line, without the app.")] = False,
-    rater: Annotated[str, typer.Option(metavar="NAME", help="Who judges; goes with --plain.")] = "",
+    rater: Annotated[str, typer.Option(metavar="NAME", help="Who judges; empty: you.")] = "",
+    mode: Annotated[str, typer.Option(metavar="pair|rank|rate|accept", help="Default: label.mode.")] = "",
+    candidates: Annotated[int | None, typer.Option(metavar="K", help="How many to rank or rate at a time.")] = None,
     project: Folder = HERE,
+    settings: Set = None,
     as_json: Json = False,
 ) -> None:
-    """Judge pairs of candidates."""
+    """Judge candidates: pairs, rankings, marks, or accept and reject."""
+    from rlhf_tui.app.labelling import rules_of
     from rlhf_tui.project import open_project
 
     opened = open_project(project)
+    overrides = list(settings or ())
+    overrides += [f"label.mode={mode}"] if mode else []
+    overrides += [f"label.candidates={candidates}"] if candidates is not None else []
+    rules = rules_of(opened.settings(overrides).label)
     if plain or as_json or not verbs.is_terminal():
         from rlhf_tui.label_plain import label_plain
 
-        left = label_plain(opened, rater, source=sys.stdin, out=sys.stderr if as_json else sys.stdout)
+        out = sys.stderr if as_json else sys.stdout
+        left = label_plain(opened, rater, rules=rules, source=sys.stdin, out=out)
         verbs.say(left.as_dict(), left.text(), as_json)
         return
-    if rater:
-        raise UsageError("--rater goes with --plain.", todo="Leave one of them out, or give both.")
     from rlhf_tui.app.app import run_app
 
-    run_app(opened, start="label")
+    run_app(opened, start="label", rater=rater, rules=rules)
 
 
 @app.command()

@@ -1,8 +1,7 @@
-"""The verbs about what a project holds: its settings, prompts and labels. None of them runs the model."""
+"""The verbs about a project's settings and prompts. None of them runs the model."""
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -12,7 +11,6 @@ from rlhf_tui.verbs import say
 
 config = group("Show, explain and change settings.")
 prompts = group("Import and list prompts.")
-labels = group("Import, export and count judgements.")
 
 
 # -- settings -------------------------------------------------------------------------------------
@@ -60,23 +58,38 @@ def config_set(
     say({key: new}, f"{key} = {new!r}", as_json)
 
 
+@config.command("keys")
+def config_keys(as_json: Json = False) -> None:
+    """Every key of the app with the name of its action, and the file in which you can give it another."""
+    from dataclasses import asdict
+
+    from rlhf_tui.app.keyfile import key_file, listing, load_keymap
+
+    path = key_file()
+    listed = listing(load_keymap(path))
+    lines = [f"{'*' if one.own else ' '} {one.id:<18} {one.keys:<12} {one.help}" for one in listed]
+    lines += ["", f'For other keys, write lines like label.left = "a" into {path}.']
+    say({"file": str(path), "keys": [asdict(one) for one in listed]}, "\n".join(lines), as_json)
+
+
 # -- prompts --------------------------------------------------------------------------------------
 
 
 @prompts.command("import")
 def prompts_import(
-    files: Annotated[list[Path], typer.Argument(metavar="FILE...")],
+    sources: Annotated[list[str], typer.Argument(metavar="FILE|hub:OWNER/NAME...")],
+    format: Annotated[str, typer.Option(metavar="F", help="Empty looks at the file.")] = "",
     project: Folder = HERE,
     settings: Set = None,
     as_json: Json = False,
 ) -> None:
-    """Add prompts from .txt (one a line) or .jsonl files."""
+    """Add prompts from files (text, JSON, tables, preference data, .gz of any) or a hub data set: all or none."""
     from rlhf_tui.preferences.formats import read_prompts
     from rlhf_tui.project import open_project
 
     opened = open_project(project)
     fraction = opened.settings(settings or ()).prompts.heldout_fraction
-    rows = [row for file in files for row in read_prompts(file)]
+    rows = [row for source in sources for row in read_prompts(source, format=format or None)]
     with opened.store() as store:
         outcome = store.add_prompts(rows, heldout_fraction=fraction)
         counts = store.counts()
@@ -99,71 +112,3 @@ def prompts_list(project: Folder = HERE, as_json: Json = False) -> None:
     document = [{"uid": row.uid, "split": row.split, "text": row.text, "tags": list(row.tags)} for row in rows]
     lines = [f"{row.split:<8} {' '.join(clean(row.text).split())}" for row in rows]
     say(document, "\n".join(lines) or "No prompts yet: 'rlhf-tui prompts import FILE'.", as_json)
-
-
-# -- labels ---------------------------------------------------------------------------------------
-
-
-@labels.command("import")
-def labels_import(
-    file: Annotated[Path, typer.Argument(metavar="FILE")],
-    format: Annotated[str, typer.Option(help="rlhf-tui or trl; empty looks at the file.")] = "",
-    rater: Annotated[str, typer.Option(metavar="NAME", help="Whose judgements, where the file does not say.")] = "",
-    project: Folder = HERE,
-    settings: Set = None,
-    as_json: Json = False,
-) -> None:
-    """Add judged pairs from a file: all of them or none."""
-    from dataclasses import asdict
-
-    from rlhf_tui.preferences.formats import import_labels
-    from rlhf_tui.project import open_project
-
-    opened = open_project(project)
-    fraction = opened.settings(settings or ()).prompts.heldout_fraction
-    with opened.store() as store:
-        found = import_labels(store, file, format=format or None, rater=rater or None, heldout_fraction=fraction)
-    changed = f" {found.changed} of them replace an earlier answer." if found.changed else ""
-    dropped = "".join(f"\nLeft out: {count} ({reason})." for reason, count in found.dropped.items())
-    say(
-        asdict(found),
-        f"{found.pairs} pairs, {found.ties} ties and {found.both_bad} 'both bad' added; "
-        f"{found.duplicates} were there already.{changed}{dropped}",
-        as_json,
-    )
-
-
-@labels.command("export")
-def labels_export(
-    file: Annotated[Path, typer.Argument(metavar="FILE")],
-    format: Annotated[str, typer.Option(help="rlhf-tui or trl.")] = "rlhf-tui",
-    project: Folder = HERE,
-    as_json: Json = False,
-) -> None:
-    """Write the judgements to a file."""
-    from rlhf_tui.preferences.formats import export_labels
-    from rlhf_tui.project import open_project
-
-    with open_project(project).store() as store:
-        written = export_labels(store, file, format=format)
-        left_out = store.counts().judgements - written
-    rest = f" {left_out} ties and 'both bad' have no place in that format." if left_out else ""
-    say(
-        {"file": str(file), "rows": written, "left_out": left_out},
-        f"{written} judgements written to {file}.{rest}",
-        as_json,
-    )
-
-
-@labels.command("stats")
-def labels_stats(project: Folder = HERE, as_json: Json = False) -> None:
-    """What the judgements look like: counts, first-side rate, longer-wins rate, pace."""
-    from dataclasses import asdict
-
-    from rlhf_tui.preferences.statistics import label_report
-    from rlhf_tui.project import open_project
-    from rlhf_tui.reports import label_stats
-
-    with open_project(project).store() as store:
-        counts, found = store.counts(), label_report(store, None)
-    say({"counts": asdict(counts), "report": asdict(found)}, label_stats(counts, found), as_json)

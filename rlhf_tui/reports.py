@@ -7,8 +7,9 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from rlhf_tui.doctor import Check
-from rlhf_tui.preferences.records import Counts
-from rlhf_tui.preferences.statistics import LabelReport, Rate
+from rlhf_tui.preferences.display import clean
+from rlhf_tui.preferences.project_report import ProjectReport
+from rlhf_tui.preferences.report_text import project_text, rater_text
 from rlhf_tui.runs.folder import RunFolder
 
 _LOG_LINES = 5
@@ -158,26 +159,12 @@ _NEXT = {
 # -- judgements and the machine -------------------------------------------------------------------
 
 
-def label_stats(counts: Counts, found: LabelReport) -> str:
-    """How much has been judged, and two habits to watch, with 95 % intervals."""
-    seconds = "unknown" if found.median_seconds is None else f"{found.median_seconds:.1f} s a pair (median)"
-    return "\n".join(
-        [
-            f"{counts.prompts} prompts ({counts.train} for training, {counts.heldout} held out), "
-            f"{counts.completions} candidates, {counts.pairs_waiting} pairs wait.",
-            f"{found.n} judgements of {counts.raters} raters: {found.ordered} ordered, {found.ties} ties, "
-            f"{found.both_bad} both bad; {found.skipped} skipped.",
-            f"  the first one chosen    {_rate(found.first_side)}",
-            f"  the longer one chosen   {_rate(found.longer_wins)}",
-            f"  pace                    {seconds}",
-        ]
-    )
-
-
-def _rate(rate: Rate) -> str:
-    if rate.share is None:
-        return "unknown: nothing to count yet"
-    return f"{rate.share:.1%} of {rate.n}   95 % interval [{rate.low:.1%}, {rate.high:.1%}]"
+def label_stats(report: ProjectReport, rater: str = "") -> str:
+    """What the judgements of a project, or of one of its raters, show; in at most 80 columns."""
+    if not rater:
+        return project_text(report)
+    found = next((one for one in report.raters if one.rater == rater), None)
+    return rater_text(found) if found is not None else f"{clean(rater)} has judged nothing yet."
 
 
 def examination(checks: Iterable[Check]) -> str:

@@ -115,6 +115,44 @@ class GenerateSettings(Section):
     batch_size: int = Field(32, ge=1, le=1024, description="Sequences sampled at the same time.")
 
 
+class LabelSettings(Section):
+    """What a rater is asked, and which candidates come next."""
+
+    mode: Literal["pair", "rank", "rate", "accept"] = Field(
+        "pair",
+        description="What a rater is asked: which of two is better (pair), the order of several (rank), a mark from "
+        "1 to 5 for each (rate), or yes or no for each (accept). Pairs are the quickest and the most reliable.",
+    )
+    candidates: int = Field(
+        4,
+        ge=2,
+        le=6,
+        description="How many candidates a ranking, a rating or an acceptance shows, at most. A pair always has two.",
+    )
+    repeat_share: float = Field(
+        0.1,
+        ge=0.0,
+        le=0.3,
+        description="From the 30th answer on, this share of what is shown repeats an own answer with the sides "
+        "swapped. How often you agree with yourself bounds what any reward model can learn from you. 0 turns it off.",
+    )
+    active_share: float = Field(
+        0.0,
+        ge=0.0,
+        le=0.7,
+        description="Share of pairs chosen because the reward model is unsure of them; the rest stays random, so that "
+        "'labels stats' can compare the two. In studies this seldom beats random choice. It begins to act when a "
+        "reward model has been trained with this setting above 0, because only then the waiting pairs are scored.",
+    )
+    max_similarity: float = Field(
+        0.9,
+        gt=0.0,
+        le=1.0,
+        description="Candidates that share more than this part of their words (Jaccard similarity) are not offered "
+        "together: they end as ties. Lower it when many pairs look the same.",
+    )
+
+
 class RewardSettings(Section):
     """Training the reward model on judged pairs."""
 
@@ -278,6 +316,7 @@ class Settings(Section):
     adapters: AdapterSettings = AdapterSettings()
     prompts: PromptSettings = PromptSettings()
     generate: GenerateSettings = GenerateSettings()
+    label: LabelSettings = LabelSettings()
     reward: RewardSettings = RewardSettings()
     ppo: PpoSettings = PpoSettings()
     compare: CompareSettings = CompareSettings()

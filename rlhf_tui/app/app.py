@@ -26,6 +26,8 @@ from textual.screen import Screen
 from rlhf_tui import settings as settings_module
 from rlhf_tui.app import keys, terminal
 from rlhf_tui.app.glyphs import PlainFilter, ascii_wanted
+from rlhf_tui.app.keyfile import key_file, load_keymap
+from rlhf_tui.app.labelling import rules_of
 from rlhf_tui.app.look import CALM, HEIGHTS, WIDTHS
 from rlhf_tui.app.overview import KIND_OF_STAGE, Overview, Watched
 from rlhf_tui.app.screens.compare import CompareScreen
@@ -40,6 +42,7 @@ from rlhf_tui.app.screens.stage import StageScreen
 from rlhf_tui.app.widgets.status import StageBar
 from rlhf_tui.errors import UserError
 from rlhf_tui.preferences.display import clean
+from rlhf_tui.preferences.queue import Rules
 from rlhf_tui.project import Project
 from rlhf_tui.runs import launcher
 from rlhf_tui.runs.control import Verb, request
@@ -86,9 +89,15 @@ class RlhfApp(App[None]):
         *,
         follow: RunFolder | None = None,
         start: str = "",
+        rater: str = "",
+        rules: Rules | None = None,
+        keymap: keys.Keymap | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         super().__init__()
+        self.keymap: keys.Keymap = keymap or {}
+        self._rater = rater
+        self._rules = rules
         self.animation_level = "none"
         self.overview = Overview(project, follow=follow)
         self.starting = ""
@@ -102,6 +111,7 @@ class RlhfApp(App[None]):
 
     def on_mount(self) -> None:
         """Open the right stage, then look at the project twice a second."""
+        self.set_keymap(dict(self.keymap))
         self.register_theme(CALM)
         self.theme = "calm"
         self.overview.poll(budget=0.3)
@@ -123,10 +133,11 @@ class RlhfApp(App[None]):
 
     def look(self) -> None:
         """Read what is new; move on with a followed demo; renew the screen on top if anything changed."""
-        if self._on_top() is None:
+        top = self._on_top()
+        if top is None:
             return
         try:
-            changed = self.overview.poll()
+            changed = self.overview.poll_runs() if isinstance(top, LabelScreen) else self.overview.poll()
         except (UserError, OSError) as error:
             return self._tell_once(error)
         if self._following:
@@ -163,7 +174,7 @@ class RlhfApp(App[None]):
     def action_help(self) -> None:
         """The keys of the screen on top."""
         name = self._screen_name()
-        self.push_screen(help_dialog(name, dict(keys.STAGES).get(name, "Label")))
+        self.push_screen(help_dialog(name, dict(keys.STAGES).get(name, "Label"), self.keymap))
 
     def action_copy_command(self) -> None:
         """Show the command line of this screen and hand it to the terminal's clipboard (OSC 52)."""
@@ -230,12 +241,15 @@ class RlhfApp(App[None]):
     def open_label(self) -> None:
         """Open the labelling screen."""
         self._following = False
+        project = self.overview.project
         try:
-            store = self.overview.project.store()
+            rules = self._rules or rules_of(project.settings().label)
+            store = project.store()
+            rater = store.add_rater(self._rater) if self._rater else None
         except UserError as error:
             self.show_error(error)
             return
-        self.push_screen(LabelScreen(store, clock=self._clock))
+        self.push_screen(LabelScreen(store, rater=rater, rules=rules, clock=self._clock, keymap=self.keymap))
 
     def show_error(self, error: UserError) -> None:
         """What happened, why and what to do, in a window."""
@@ -260,7 +274,7 @@ class RlhfApp(App[None]):
 
     def get_system_commands(self, screen: Screen[Any]) -> Iterable[SystemCommand]:
         """The command palette: every action of the screen, and the theme."""
-        for action in keys.actions(self._screen_name()):
+        for action in keys.actions(self._screen_name(), self.keymap):
             yield SystemCommand(f"{action.label} ({action.shown})", action.help, self._runner(action.call, screen))
         yield SystemCommand("Theme", "Choose other colours.", self.action_change_theme)
 
@@ -396,11 +410,19 @@ def _log(run: RunFolder) -> str:
     return clean("\n".join(tail)) if tail else "The log is empty."
 
 
-def run_app(project: Project, *, follow: RunFolder | None = None, start: str = "") -> None:
+def run_app(
+    project: Project,
+    *,
+    follow: RunFolder | None = None,
+    start: str = "",
+    rater: str = "",
+    rules: Rules | None = None,
+) -> None:
     """Show the project until the user leaves.
 
     `follow` is a demo run whose stages the app moves along with; `start` names the screen to open with
-    ('label', or a stage) instead of the one the project is at. Raises UserError without a terminal.
+    ('label', or a stage) instead of the one the project is at; `rater` and `rules` are those of labelling,
+    instead of the project's own. Raises UserError without a terminal, or for a broken file of keys.
     """
     if not (sys.stdin.isatty() and sys.__stderr__ is not None and sys.__stderr__.isatty()):
         raise UserError(
@@ -408,7 +430,8 @@ def run_app(project: Project, *, follow: RunFolder | None = None, start: str = "
             why="Its input or output is not one.",
             todo="Run it in a terminal, or use the other verbs: 'rlhf-tui --help'.",
         )
-    app = RlhfApp(project, follow=follow, start=start)
+    own_keys = load_keymap(key_file())
+    app = RlhfApp(project, follow=follow, start=start, rater=rater, rules=rules, keymap=own_keys)
     app.run()
     live = app.overview.live
     if live is not None:

@@ -6,11 +6,16 @@ no ctrl+a/b/z (taken by screen, tmux and the shell), nothing that needs alt.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import Literal
 
 from textual.binding import Binding, BindingType
+from textual.keys import KEY_NAME_REPLACEMENTS, _character_to_key, key_to_character
+
+from rlhf_tui.errors import UsageError, nearest
 
 When = Literal["always", "live", "idle"]
 
@@ -110,26 +115,71 @@ REGISTRY: dict[str, tuple[Action, ...]] = {
         Action("export.up", "up,k", "↑↓", "Choose", "Choose the form above.", "choose(-1)", rank=2),
         Action("export.down", "down,j", "↓", "Choose", "Choose the form below.", "choose(1)"),
     ),
+    "label-pair": (
+        Action("label.left2", "d,1", "d", "A much", "A is much better.", "prefer(0, 2)"),
+        Action("label.left", "f,2", "f", "A", "A is better.", "prefer(0, 1)"),
+        Action("label.tie", "space,3", "space", "Tie", "Both are equally good.", "tie"),
+        Action("label.right", "j,4", "j", "B", "B is better.", "prefer(1, 1)"),
+        Action("label.right2", "k,5", "k", "B much", "B is much better.", "prefer(1, 2)"),
+        Action("label.bad", "x", "x", "Both bad", "Neither should be learnt from.", "all_bad"),
+    ),
+    "label-rank": (
+        *(
+            Action(f"label.next{n}", str(n), str(n), f"Candidate {n}", f"Candidate {n} comes next.", f"place({n})")
+            for n in range(1, 7)
+        ),
+        Action("label.equal", "equals_sign", "=", "As good", "The next is as good as the last.", "equal"),
+        Action("label.rank-erase", "backspace", "bksp", "Erase", "Take the last sign back.", "erase"),
+        Action("label.rank-done", "enter", "⏎", "Done", "Store the order, once all are in it.", "commit"),
+        Action("label.all-bad", "x", "x", "All bad", "None should be learnt from.", "all_bad"),
+    ),
+    "label-rate": (
+        *(
+            Action(f"label.mark{n}", str(n), str(n), f"Mark {n}", f"Mark {n} for the lit answer{said}.", f"mark({n})")
+            for n, said in zip(range(1, 6), (", the worst", "", "", "", ", the best"), strict=True)
+        ),
+        Action("label.rate-erase", "backspace", "bksp", "Erase", "Take the last mark back.", "erase"),
+        Action("label.rate-done", "enter", "⏎", "Done", "Store the marks, once all are given.", "commit"),
+    ),
+    "label-accept": (
+        Action("label.accept", "a", "a", "Accept", "Accept the lit answer.", "accept(True)"),
+        Action("label.reject", "r", "r", "Reject", "Reject the lit answer.", "accept(False)"),
+        Action("label.accept-erase", "backspace", "bksp", "Erase", "Take the last one back.", "erase"),
+        Action("label.accept-done", "enter", "⏎", "Done", "Store it, once all are decided.", "commit"),
+    ),
     "label": (
-        Action("label.left2", "d,1", "d", "A much", "A is much better.", "answer('left', 2)"),
-        Action("label.left", "f,2", "f", "A", "A is better.", "answer('left', 1)", rank=1),
-        Action("label.tie", "space,3", "space", "Tie", "Both are equally good.", "answer('tie', 1)", rank=3),
-        Action("label.right", "j,4", "j", "B", "B is better.", "answer('right', 1)", rank=2),
-        Action("label.right2", "k,5", "k", "B much", "B is much better.", "answer('right', 2)"),
-        Action("label.bad", "x", "x", "Both bad", "Neither should be learnt from.", "answer('both_bad', 1)"),
-        Action("label.skip", "s", "s", "Skip", "Decide later; it comes back at the end.", "answer('skip', 1)", rank=6),
-        Action("label.undo", "u", "u", "Undo", "Take the last answer back.", "undo", rank=4),
+        Action("label.skip", "s", "s", "Skip", "Later: it comes back in the next sitting.", "skip", rank=2),
+        Action("label.discard", "S", "S", "Discard", "Never show it to you again.", "discard", rank=19),
+        Action("label.undo", "u", "u", "Undo", "Take the last answer back; again and again.", "undo", rank=1),
         Action("label.redo", "U", "U", "Redo", "Give the answer taken back again.", "redo"),
-        Action("label.note", "n", "n", "Note", "A note that is stored with the answer.", "note", rank=10),
-        Action("label.zoom", "z", "z", "Zoom", "Only A, only B, both again.", "zoom", rank=9),
-        Action("label.stack", "v", "v", "Stack", "Side by side, or one above the other.", "stack", rank=11),
-        Action("label.up", "up", "↑", "Up", "Scroll both up.", "scroll_both(-1)"),
-        Action("label.down", "down", "↓", "Down", "Scroll both down.", "scroll_both(1)"),
-        Action("label.page_up", "pageup", "PgUp", "Page up", "Scroll both up by a page.", "scroll_both(-10)"),
-        Action("label.page_down", "pagedown", "PgDn", "Page down", "Scroll both down by a page.", "scroll_both(10)"),
-        Action("label.guideline", "g", "g", "Guideline", "Read or write the guideline.", "guideline", rank=7),
-        Action("label.stats", "i", "i", "Stats", "How you have judged so far.", "statistics", rank=8),
-        Action("label.back", "escape", "esc", "Back", "Back to the pairs; every answer is saved.", "back", rank=5),
+        Action(
+            "label.history", "h", "h", "History", "Every answer of yours: open again, gold.", "ask('history')", rank=5
+        ),
+        Action(
+            "label.flag", "exclamation_mark", "!", "Flag", "Say what is wrong with this one.", "ask('flag')", rank=12
+        ),
+        Action("label.note", "n", "n", "Note", "A note that is stored with the answer.", "ask('note')", rank=4),
+        Action("label.edit", "e", "e", "Edit", "Write an answer better; yours then wins.", "ask('edit')", rank=13),
+        Action("label.up", "up", "↑", "Up", "Scroll all up.", "scroll_all(-1)"),
+        Action("label.down", "down", "↓", "Down", "Scroll all down.", "scroll_all(1)"),
+        Action("label.page-up", "pageup", "PgUp", "Page up", "Scroll all up by a page.", "scroll_page(-1)"),
+        Action("label.page-down", "pagedown", "PgDn", "Page down", "Scroll all down by a page.", "scroll_page(1)"),
+        Action("label.top", "home", "home", "Top", "Scroll all to the top.", "scroll_far(-1)"),
+        Action("label.end", "end", "end", "End", "Scroll all to the end.", "scroll_far(1)"),
+        Action("label.lit-up", "shift+up", "shift+↑", "Lit up", "Scroll only the lit answer up.", "scroll_lit(-1)"),
+        Action("label.lit-down", "shift+down", "shift+↓", "Lit down", "Scroll only the lit answer.", "scroll_lit(1)"),
+        Action("label.focus", "tab", "tab", "Next", "Light up the next answer.", "light(1)", rank=20),
+        Action("label.focus-back", "shift+tab", "shift+tab", "Last", "Light up the answer before.", "light(-1)"),
+        Action("label.zoom", "z", "z", "Zoom", "Only the lit answer, the next one, all again.", "zoom", rank=5),
+        Action("label.stack", "v", "v", "Stack", "Side by side, or one above the other.", "stack", rank=21),
+        Action("label.read", "o", "o", "Prompt", "The whole conversation in a window.", "ask('read_prompt')", rank=22),
+        Action("label.markdown", "m", "m", "Markdown", "Formatted, or as it was written.", "markdown", rank=10),
+        Action("label.diff", "D", "D", "Diff", "Mark the words the other answer does not have.", "word_diff", rank=9),
+        Action("label.guideline", "g", "g", "Guideline", "Read or write the guideline.", "ask('guideline')", rank=14),
+        Action("label.stats", "i", "i", "Stats", "How you have judged so far.", "ask('statistics')", rank=15),
+        Action("label.mode", "M", "M", "Mode", "Pairs, rankings, marks, or accept and reject.", "ask('mode')", rank=16),
+        Action("label.rater", "R", "R", "Rater", "Who judges; card and consent.", "ask('raters')", rank=23),
+        Action("label.back", "escape", "esc", "Back", "Back to the pairs; every answer is saved.", "back", rank=3),
     ),
     "dialog": (Action("dialog.close", "escape", "esc", "Close", "Close this window.", "close", rank=1),),
 }
@@ -137,8 +187,75 @@ REGISTRY: dict[str, tuple[Action, ...]] = {
 #: Which groups of keys work on which screen, nearest first.
 SCOPES: dict[str, tuple[str, ...]] = {
     **{name: (name, "run", "stage", "app") for name, _ in STAGES},
-    "label": ("label", "app"),
+    "label": ("label-pair", "label", "app"),
+    **{f"label-{kind}": (f"label-{kind}", "label", "app") for kind in ("rank", "rate", "accept")},
 }
+
+#: What an override may not give to anything else: the ways out and to the help, in every terminal.
+RESERVED = {"escape": "esc", "f1": "F1", "ctrl+c": "^c", "ctrl+p": "^p", "ctrl+q": "^q"}
+#: Keys with names that an override may use; all others are one sign each, or F2 to F12.
+NAMED = ("space", "enter", "tab", "backspace", "delete", "insert", "home", "end", "pageup", "pagedown")
+ARROWS = ("up", "down", "left", "right")
+
+#: Action id to keys, as `keymap` makes it; empty: every action has the keys of the registry.
+Keymap = Mapping[str, str]
+
+
+def keymap(overrides: Mapping[str, str]) -> Keymap:
+    """Other keys for some actions, ready for Textual's `App.set_keymap` and for `footer` and `help_rows`.
+
+    `overrides` is action id to keys ("a", "a,f5", "?"). Raises UsageError in words when an id is unknown, a
+    key is none that every terminal sends, a key is reserved, or two actions of one screen would share one.
+    """
+    if not overrides:
+        return {}
+    known = {action.id: action for group in REGISTRY.values() for action in group}
+    # Every action stands in the map: Textual drops a binding whose key an override takes, and on the labelling
+    # screen one key may mean different things in different modes.
+    mapped = {action.id: action.keys for action in known.values()}
+    for name, wanted in overrides.items():
+        if name not in known:
+            todo = nearest(name, known) or "The help of a screen (?) lists its actions."
+            raise UsageError(f"No action is called {name!r}.", why="It is set in the key map.", todo=todo)
+        mapped[name] = ",".join(_checked(name, key, known[name]) for key in _listed(wanted))
+    for screen in SCOPES:
+        _refuse_clashes(screen, mapped)
+    return mapped
+
+
+def _listed(wanted: str) -> list[str]:
+    """The keys of a list; the comma itself is a key when it stands alone."""
+    return [","] if wanted.strip() == "," else [key.strip() or "space" for key in wanted.split(",")]
+
+
+def _checked(name: str, key: str, action: Action) -> str:
+    """The key as Textual calls it. Raises UsageError when it cannot be used for this action."""
+    called = _character_to_key(key) if len(key) == 1 else key.lower()
+    if called in action.keys.split(","):
+        return called
+    if called in RESERVED:
+        raise UsageError(f"{RESERVED[called]} cannot be used for {name!r}.", why="It is the way out, or to the help.")
+    plain = len(spelt(called)) == 1 and spelt(called).isprintable()
+    if not plain and called not in (*NAMED, *ARROWS) and not re.fullmatch(r"f([2-9]|1[0-2])", called):
+        raise UsageError(
+            f"{key!r} cannot be used for {name!r}.",
+            why="Not every terminal sends it, or screen, tmux or the shell keep it.",
+            todo=f"Use one sign, F2 to F12, an arrow, or {', '.join(NAMED)}.",
+        )
+    return called
+
+
+def _refuse_clashes(screen: str, mapped: Keymap) -> None:
+    taken: dict[str, str] = {}
+    for action in actions(screen, mapped):
+        for key in action.keys.split(","):
+            if key in taken:
+                raise UsageError(
+                    f"{spelt(key)} would mean two things: {taken[key]!r} and {action.id!r}.",
+                    why="Both work on the same screen.",
+                    todo="Give one of them another key.",
+                )
+            taken[key] = action.id
 
 
 def bindings(*groups: str) -> list[BindingType]:
@@ -150,16 +267,31 @@ def bindings(*groups: str) -> list[BindingType]:
     ]
 
 
-def actions(screen: str) -> Iterator[Action]:
-    """Every action that works on a screen."""
+def actions(screen: str, keymap: Keymap = MappingProxyType({})) -> Iterator[Action]:
+    """Every action that works on a screen, with the keys that the map gives it."""
     for group in SCOPES[screen]:
-        yield from REGISTRY[group]
+        for action in REGISTRY[group]:
+            keys = keymap.get(action.id, action.keys)
+            if keys == action.keys:
+                yield action
+            else:
+                yield replace(action, keys=keys, shown=spelt(keys.split(",")[0]))
 
 
-def footer(screen: str, width: int, *, live: bool) -> list[tuple[str, str]]:
+def key_of(screen: str, action_id: str, keymap: Keymap = MappingProxyType({})) -> str:
+    """The key of an action as people write it. Raises KeyError when the screen has no such action."""
+    return {action.id: action.shown for action in actions(screen, keymap)}[action_id]
+
+
+def screen_of(kind: str) -> str:
+    """The name in SCOPES of the labelling screen when tasks of `kind` are judged."""
+    return "label" if kind == "pair" else f"label-{kind}"
+
+
+def footer(screen: str, width: int, *, live: bool, keymap: Keymap = MappingProxyType({})) -> list[tuple[str, str]]:
     """(key, label) pairs for the last line: the most important ones that fit, in registry order."""
     state: When = "live" if live else "idle"
-    offered = [action for action in actions(screen) if action.rank and action.when in ("always", state)]
+    offered = [action for action in actions(screen, keymap) if action.rank and action.when in ("always", state)]
     kept: set[str] = set()
     used = 1
     for action in sorted(offered, key=lambda item: item.rank):
@@ -170,24 +302,24 @@ def footer(screen: str, width: int, *, live: bool) -> list[tuple[str, str]]:
     return [(action.shown, action.label) for action in offered if action.id in kept]
 
 
-def help_rows(screen: str) -> Sequence[tuple[str, str]]:
+def help_rows(screen: str, keymap: Keymap = MappingProxyType({})) -> Sequence[tuple[str, str]]:
     """(keys, what they do) for the help window."""
-    return [(_spelt(action), action.help) for action in actions(screen)]
+    return [
+        (" ".join(spelt(key.strip()) for key in action.keys.split(",")), action.help)
+        for action in actions(screen, keymap)
+    ]
 
 
-def _spelt(action: Action) -> str:
-    names = {
-        "question_mark": "?",
-        "full_stop": ".",
-        "left_square_bracket": "[",
-        "right_square_bracket": "]",
-        "escape": "esc",
-        "pageup": "PgUp",
-        "pagedown": "PgDn",
-        "up": "↑",
-        "down": "↓",
-        "left": "←",
-        "right": "→",
-    }
-    keys = [key.strip() for key in action.keys.split(",")]
-    return " ".join(names.get(key, key.upper() if key[:1] == "f" and key[1:].isdigit() else key) for key in keys)
+_SPELT = {"escape": "esc", "enter": "⏎", "backspace": "bksp", "pageup": "PgUp", "pagedown": "PgDn"}
+_UNICODE = {short: name for name, short in KEY_NAME_REPLACEMENTS.items()}
+_SPELT |= {"up": "↑", "down": "↓", "left": "←", "right": "→"}
+
+
+def spelt(key: str) -> str:
+    """A key as people write it: '?' for 'question_mark', '^s' for 'ctrl+s', 'F5' for 'f5'."""
+    held, plus, last = key.rpartition("+")
+    if plus:
+        return f"^{last}" if held == "ctrl" else f"{held}+{spelt(last)}"
+    if key in _SPELT or key in (*NAMED, *ARROWS):
+        return _SPELT.get(key, key)
+    return key.upper() if re.fullmatch(r"f\d+", key) else key_to_character(_UNICODE.get(key, key)) or key

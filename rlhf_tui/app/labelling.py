@@ -1,7 +1,7 @@
-"""A sitting of one rater at the pairs: what is shown, what was answered, how long it takes. No Textual.
+"""A sitting of one rater at the candidates: what is shown, what was answered, how long it takes. No Textual.
 
-The 300 ms after a pair appears do not count: a key that is still being held, or was meant for the pair
-before, must not judge the next one unread.
+The 300 ms after candidates appear do not count: a key that is still being held, or was meant for the ones
+before, must not judge the next unread.
 """
 
 from __future__ import annotations
@@ -11,17 +11,27 @@ import statistics
 import time
 from collections import deque
 from collections.abc import Callable
-from typing import Literal
 
-from rlhf_tui.preferences.queue import next_task, remaining
-from rlhf_tui.preferences.store import Presentation, Rater, Store
+from rlhf_tui.preferences.queue import Queue, Rules
+from rlhf_tui.preferences.records import DECIDED, Fact, Presentation, Rater, Verdict
+from rlhf_tui.preferences.store import Store
+from rlhf_tui.settings import LabelSettings
 
-Answer = Literal["left", "right", "tie", "both_bad", "skip"]
-
-#: Seconds after a pair appears during which answers are ignored.
+#: Seconds after candidates appear during which answers are ignored.
 GUARD = 0.3
 #: A pause longer than this says nothing about the pace.
 IDLE = 300.0
+
+
+def rules_of(settings: LabelSettings) -> Rules:
+    """How a sitting chooses, as the project's settings say."""
+    return Rules(
+        kind=settings.mode,
+        size=2 if settings.mode == "pair" else settings.candidates,
+        repeat_share=settings.repeat_share,
+        active_share=settings.active_share,
+        max_similarity=settings.max_similarity,
+    )
 
 
 def own_rater(store: Store) -> Rater:
@@ -40,109 +50,196 @@ def _free_handle(store: Store) -> str:
 
 
 class Sitting:
-    """One rater judging pairs until there are none left or they have had enough."""
+    """One rater judging until nothing is left or they have had enough.
+
+    Whatever fails while an answer is stored, `shown`, `note` and `flags` stay as they are: the answer can
+    be given again.
+    """
 
     def __init__(
-        self, store: Store, rater: Rater, *, columns: int, rows: int, clock: Callable[[], float] = time.monotonic
+        self,
+        store: Store,
+        rater: Rater,
+        *,
+        rules: Rules,
+        columns: int,
+        rows: int,
+        clock: Callable[[], float] = time.monotonic,
+        guard: float = GUARD,
+        layout: str = "side-by-side",
     ) -> None:
         self.store = store
         self.rater = rater
+        self.rules = rules
         self.note = ""
+        self.flags: tuple[str, ...] = ()
         self.last = ""
-        self.layout = "side-by-side"
-        self.pair: Presentation | None = None
-        self.left_over = 0
+        self.layout = layout
+        self.shown: Presentation | None = None
         self._clock = clock
+        self._guard = guard
         self._shown_at = clock()
         self._times: deque[float] = deque(maxlen=20)
         self._session = store.start_session(rater.id, columns=columns, rows=rows)
-        self.judged = store.counts(rater.id).judgements
+        self._queue = Queue(store, rater, rules)
         self.advance()
 
     @property
+    def facts(self) -> list[Fact]:
+        """This rater's active answers, oldest first: what the statistics are made of."""
+        return self._queue.facts
+
+    @property
+    def judged(self) -> int:
+        """How many tasks of this kind the rater has decided; repeats and own better versions do not count."""
+        return sum(
+            fact.kind == self.rules.kind
+            and fact.purpose == "label"
+            and fact.selection != "edit"
+            and fact.verdict.outcome in DECIDED
+            for fact in self.facts
+        )
+
+    @property
+    def left_over(self) -> int:
+        """How many tasks of this kind still wait for this rater."""
+        return self._queue.remaining
+
+    @property
     def total(self) -> int:
-        """Pairs judged and pairs still to come."""
+        """Tasks judged and tasks still to come."""
         return self.judged + self.left_over
 
     @property
     def too_early(self) -> bool:
-        """Whether the pair has only just appeared."""
-        return self._clock() - self._shown_at < GUARD
+        """Whether the candidates have only just appeared."""
+        return self._clock() - self._shown_at < self._guard
 
     @property
     def seconds_each(self) -> float:
-        """Median seconds for a pair in this sitting; NaN before the first."""
+        """Median seconds for an answer in this sitting; NaN before the first."""
         return statistics.median(self._times) if self._times else float("nan")
 
     def advance(self) -> None:
-        """Show the next pair; `pair` is None when none is left."""
-        task = next_task(self.store, self.rater.id)
-        self.left_over = remaining(self.store, self.rater.id)
-        if task is None:
-            self.pair = None
+        """Show what comes next; `shown` is None when nothing is left."""
+        offer = self._queue.next()
+        if offer is None:
+            self.shown = None
             return
         self._show(
-            self.store.present(task, rater_id=self.rater.id, session_id=self._session, layout=self.layout),
+            self.store.present(
+                offer.task_id,
+                rater_id=self.rater.id,
+                session_id=self._session,
+                layout=self.layout,
+                purpose=offer.purpose,
+                selection=offer.selection,
+            )
         )
 
-    def answer(self, answer: Answer, strength: int) -> bool:
-        """Record an answer to the pair on show and go on; False when it came too early or there is no pair."""
-        pair = self.pair
-        if pair is None or self.too_early:
+    def look(self) -> bool:
+        """Take notice of what others have written; show what has come when nothing was. True: show it anew."""
+        self._queue.catch_up()
+        if self.shown is not None:
+            return False
+        self.advance()
+        return self.shown is not None
+
+    def answer(self, verdict: Verdict) -> bool:
+        """Record a verdict on what is shown and go on; False when it came too early or nothing is shown.
+
+        A skip, too, is a verdict. Raises UserError when it cannot be stored.
+        """
+        shown = self.shown
+        if shown is None or self.too_early:
             return False
         took = self._clock() - self._shown_at
-        winner = {"left": pair.left.id, "right": pair.right.id}.get(answer)
-        self.store.judge(
-            pair.id,
-            outcome="ordered" if winner is not None else answer,
-            winner_id=winner,
-            strength=strength,
-            note=self.note,
-            latency_ms=round(took * 1000),
-        )
+        self.store.judge(shown.id, verdict, note=self.note, flags=self.flags, latency_ms=round(took * 1000))
+        # The answer is on disk; from here on it must not be given a second time, whatever fails.
+        self.shown = None
         if took < IDLE:
             self._times.append(took)
-        self.last = described(answer, strength) + ("  with a note" if self.note else "")
-        self._recount()
+        extras = [name for name, there in (("a note", self.note), ("a flag", self.flags)) if there]
+        self.last = described(verdict, shown.kind) + (f"  with {' and '.join(extras)}" if extras else "")
+        self._queue.refresh(shown.task_id, shown.purpose)
         self.advance()
         return True
 
     def undo(self) -> bool:
-        """Take the newest answer back and show its pair again; False when there is none."""
-        pair = self.store.undo(self.rater.id)
-        if pair is None:
+        """Take the newest answer back and show it again; False when there is none."""
+        taken = self.store.undo(self.rater.id)
+        if taken is None:
             return False
         self.last = "taken back"
-        self._recount()
-        self._show(pair)
+        self._queue.refresh(taken.task_id, taken.purpose)
+        if taken.selection == "edit":
+            self.last = "edited answer taken back"
+        else:
+            self._show(taken)
         return True
 
     def redo(self) -> bool:
         """Let the answer taken back hold again and go on; False when there is none."""
-        if self.store.redo(self.rater.id) is None:
+        given = self.store.redo(self.rater.id)
+        if given is None:
             return False
         self.last = "given again"
-        self._recount()
-        self.advance()
+        self._queue.refresh(given.task_id, given.purpose)
+        if given.selection != "edit":
+            self.advance()
         return True
+
+    def reopen(self, judgement_id: int) -> None:
+        """Show what an earlier judgement of this rater was about; the next answer replaces it.
+
+        Raises ValueError for a judgement that is not an active one of this rater.
+        """
+        if judgement_id not in {fact.judgement_id for fact in self.facts}:
+            raise ValueError(f"judgement {judgement_id} is not an active one of {self.rater.handle}")
+        self._show(self.store.reopen(judgement_id))
+
+    def edit(self, place: int, text: str) -> None:
+        """Store a better version of the candidate at `place`, and that it is better; the same stays on show.
+
+        Raises UserError when it cannot be stored or is no change.
+        """
+        if self.shown is None:
+            return
+        better = self.store.edit(self.shown.shown[place].id, text, rater_id=self.rater.id, session_id=self._session)
+        self.last = "better version stored"
+        self._queue.refresh(better.task_id, better.purpose)
+
+    def gold(self, judgement_id: int) -> bool:
+        """Declare an answer the known right one, or no longer; True when it is gold now."""
+        return self.store.mark_gold(judgement_id)
 
     def close(self) -> None:
         """End the sitting. The store stays open: the caller opened it."""
         self.store.end_session(self._session)
 
-    def _show(self, pair: Presentation) -> None:
-        self.pair = pair
+    def _show(self, shown: Presentation) -> None:
+        self.shown = shown
         self.note = ""
+        self.flags = ()
         self._shown_at = self._clock()
 
-    def _recount(self) -> None:
-        self.judged = self.store.counts(self.rater.id).judgements
-        self.left_over = remaining(self.store, self.rater.id)
 
-
-def described(answer: Answer, strength: int) -> str:
-    """An answer in words: 'A much better', 'tie', 'both bad', 'skipped'."""
-    if answer in ("left", "right"):
-        side = "A" if answer == "left" else "B"
-        return f"{side} {'much ' if strength > 1 else ''}better"
-    return {"tie": "tie", "both_bad": "both bad", "skip": "skipped"}[answer]
+def described(verdict: Verdict, kind: str) -> str:
+    """A verdict in words: 'A much better', '2 1 = 3', 'both bad', 'skipped'."""
+    if verdict.outcome in ("skip", "discard"):
+        return {"skip": "skipped", "discard": "discarded"}[verdict.outcome]
+    if verdict.outcome == "both_bad":
+        return "both bad" if kind == "pair" else "all bad"
+    if verdict.outcome == "tie":
+        return "tie"
+    if kind == "pair":
+        side = "A" if verdict.ranks[0] == 1 else "B"
+        return f"{side} {'much ' if verdict.strength > 1 else ''}better"
+    if verdict.ratings:
+        return "rated " + " ".join(map(str, verdict.ratings))
+    if verdict.accepted:
+        return " ".join("yes" if yes else "no" for yes in verdict.accepted)
+    levels = sorted(set(verdict.ranks))
+    return "  ".join(
+        "=".join(str(place + 1) for place, rank in enumerate(verdict.ranks) if rank == level) for level in levels
+    )

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import sqlite3
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 from rlhf_tui.app.keys import STAGES
@@ -74,7 +74,7 @@ class Overview:
         self.project = project
         self.settings: Settings | None = None
         self.problem: UserError | None = None
-        self.counts = Counts(0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0)
+        self.counts = Counts(*[0] * len(fields(Counts)))
         self.raters: list[Rater] = []  # those who have judged
         self.runs: dict[str, Watched] = {}
         self.demo = Watched(follow, JournalReader(follow.events_path)) if follow else None
@@ -83,10 +83,14 @@ class Overview:
 
     def poll(self, budget: float = 0.05) -> bool:
         """Look again; True when anything changed. Reading journals takes at most about `budget` seconds."""
+        changed = self._look_at_labels()
+        return self.poll_runs(budget) or changed
+
+    def poll_runs(self, budget: float = 0.05) -> bool:
+        """`poll` without the labels: while somebody is labelling, counting them all would cost after every key."""
         deadline = time.monotonic() + budget
         changed = self._look_for_runs()
         changed |= self._look_at_settings()
-        changed |= self._look_at_labels()
         watched = [*([self.demo] if self.demo else []), *self.runs.values()]
         for run in sorted(watched, key=lambda item: not item.alive):
             changed |= run.read(max(deadline - time.monotonic(), 0.002))
@@ -151,7 +155,7 @@ class Overview:
                 why="The project holds no prompts.",
                 todo="Import some with 'rlhf-tui prompts import FILE' (one prompt a line, or JSONL).",
             )
-        if stage == "reward" and not self.counts.pairs:
+        if stage == "reward" and not self.counts.teaching:
             return UserError(
                 "There is nothing to learn from yet.",
                 why="No pair has been judged.",
@@ -223,7 +227,7 @@ class Overview:
         try:
             with Store.open(self.project.database, patience=0.1) as store:
                 self.counts = store.counts()
-                self.raters = [rater for rater in store.raters() if store.counts(rater.id).judgements]
+                self.raters = store.judging_raters()
         except (UserError, sqlite3.Error):
             self._seen.pop("labels", None)
             return False

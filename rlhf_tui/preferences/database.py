@@ -2,38 +2,53 @@
 
 from __future__ import annotations
 
+import shutil
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from importlib import resources
 from pathlib import Path
+from typing import Literal
 
 from rlhf_tui.errors import UsageError, UserError
+from rlhf_tui.preferences import migration
 
 APPLICATION_ID = 0x524C4846  # 'RLHF', as in schema.sql
-VERSION = 1
+VERSION = 2
+ROOM = 2**18  # bytes: with less than that free, an I/O error means that the disk is full
 
 Value = str | int | float | None
 Row = sqlite3.Row
 
 
 def now() -> str:
-    """The present moment in UTC, as it is stored."""
-    return datetime.now(UTC).isoformat(timespec="milliseconds")
+    """The present moment in UTC, as it is stored: texts that sort as the moments do."""
+    return datetime.now(UTC).isoformat(timespec="microseconds")
+
+
+def after(moment: str | None, present: str) -> str:
+    """The present moment, or the microsecond after `moment` when the clock is not past it.
+
+    What decides which of two rows is newer must not depend on a clock that was set back.
+    """
+    if moment is None or present > moment:
+        return present
+    return (datetime.fromisoformat(moment) + timedelta(microseconds=1)).isoformat(timespec="microseconds")
 
 
 class Database:
     """One connection. Every error a user can act on leaves it as a `UserError`."""
 
-    def __init__(self, path: Path, *, patience: float) -> None:
-        """Open an existing file. `patience`: seconds to wait for another program's lock."""
+    def __init__(self, path: Path, *, patience: float, mode: Literal["rw", "ro"] = "rw") -> None:
+        """Open an existing file. `patience`: seconds to wait for another program's lock; mode 'ro' only reads."""
         self.path = path
         with self._plain_errors():
             self._connection = sqlite3.connect(
-                f"{path.resolve().as_uri()}?mode=rw", uri=True, timeout=patience, isolation_level=None
+                f"{path.resolve().as_uri()}?mode={mode}", uri=True, timeout=patience, isolation_level=None
             )
         self._connection.row_factory = sqlite3.Row
+        self._seen = -1
 
     @contextmanager
     def _plain_errors(self) -> Iterator[None]:
@@ -49,6 +64,7 @@ class Database:
         """The settings every connection needs; WAL lets a run write while the app reads."""
         for pragma in ("journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON"):
             self.run(f"PRAGMA {pragma}")
+        self.changed()
 
     def run(self, sql: str, *values: Value) -> int:
         """Execute one statement; return the number of rows it changed."""
@@ -91,13 +107,46 @@ class Database:
                 self._connection.rollback()
             raise
 
+    @contextmanager
+    def reading(self) -> Iterator[None]:
+        """Everything read inside is of one moment, whatever is written meanwhile; no writer is kept waiting."""
+        self.run("BEGIN DEFERRED")
+        try:
+            yield
+        finally:
+            self._connection.rollback()
+
     def script(self, sql: str) -> None:
         """Execute several statements as one transaction."""
         with self._plain_errors():
             self._connection.executescript(f"BEGIN IMMEDIATE;\n{sql}\nCOMMIT;")
 
+    def changed(self) -> bool:
+        """Whether another connection has written since this was asked last, or since the file was opened."""
+        before, self._seen = self._seen, self.number("PRAGMA data_version")
+        return before != self._seen
+
+    def function(self, name: str, call: Callable[..., Value]) -> None:
+        """Make a Python function known to this connection's SQL."""
+        self._connection.create_function(name, -1, call, deterministic=True)
+
+    def copy_to(self, path: Path) -> None:
+        """Write a consistent copy of the whole file to `path`, also while others are writing."""
+        with self._plain_errors():
+            target = sqlite3.connect(path)
+            try:
+                self._connection.backup(target)
+                target.execute("PRAGMA journal_mode = DELETE")  # one file, nothing beside it
+            finally:
+                target.close()
+
     def close(self) -> None:
         self._connection.close()
+
+
+def schema() -> str:
+    """The statements that make an empty store."""
+    return resources.files(__package__).joinpath("schema.sql").read_text("utf-8")
 
 
 def create(path: Path, *, patience: float) -> Database:
@@ -112,7 +161,7 @@ def create(path: Path, *, patience: float) -> Database:
         database = Database(path, patience=patience)
         try:
             database.prepare()
-            database.script(resources.files(__package__).joinpath("schema.sql").read_text("utf-8"))
+            database.script(schema())
         except BaseException:
             database.close()
             raise
@@ -123,34 +172,49 @@ def create(path: Path, *, patience: float) -> Database:
 
 
 def open_existing(path: Path, *, patience: float) -> Database:
-    """Open a store file. Raises UsageError when it is missing, not ours, or of a newer version."""
+    """Open a store file; one of an older version is brought up to date, with a copy of it kept beside.
+
+    Raises UsageError when it is missing, not ours, or of a newer version.
+    """
+    require_file(path)
+    database = Database(path, patience=patience)
+    try:
+        version = version_of(database)
+        if version < VERSION:
+            migration.upgrade(database, version)
+        database.prepare()
+    except BaseException:
+        database.close()
+        raise
+    return database
+
+
+def version_of(database: Database) -> int:
+    """The version of an open store. Raises UsageError when it is no store, or of a newer program."""
+    if database.number("PRAGMA application_id") != APPLICATION_ID:
+        raise UsageError(
+            f"{database.path} does not hold rlhf-tui preferences.",
+            why="It is a database of another program.",
+            todo="Name a project folder made with 'rlhf-tui init'.",
+        )
+    version = database.number("PRAGMA user_version")
+    if version > VERSION:
+        raise UsageError(
+            f"{database.path} was written by a newer rlhf-tui.",
+            why=f"Its version is {version}; this program knows up to {VERSION}.",
+            todo="Update rlhf-tui ('pip install --upgrade rlhf-tui').",
+        )
+    return version
+
+
+def require_file(path: Path) -> None:
+    """Raises UsageError when there is no file at `path`."""
     if not path.is_file():
         raise UsageError(
             f"There are no preferences at {path}.",
             why="The file does not exist.",
             todo="Make a project with 'rlhf-tui init DIR', or name another folder with --project DIR.",
         )
-    database = Database(path, patience=patience)
-    try:
-        application = database.number("PRAGMA application_id")
-        version = database.number("PRAGMA user_version")
-        if application != APPLICATION_ID:
-            raise UsageError(
-                f"{path} does not hold rlhf-tui preferences.",
-                why="It is a database of another program.",
-                todo="Name a project folder made with 'rlhf-tui init'.",
-            )
-        if version > VERSION:
-            raise UsageError(
-                f"{path} was written by a newer rlhf-tui.",
-                why=f"Its version is {version}; this program knows up to {VERSION}.",
-                todo="Update rlhf-tui ('pip install --upgrade rlhf-tui').",
-            )
-        database.prepare()
-    except BaseException:
-        database.close()
-        raise
-    return database
 
 
 def in_plain_words(error: sqlite3.Error, path: Path) -> UserError | None:
@@ -183,7 +247,8 @@ def in_plain_words(error: sqlite3.Error, path: Path) -> UserError | None:
             why=str(error),
             todo="Restore it from a backup, or try 'sqlite3 preferences.db .recover'.",
         )
-    if primary == sqlite3.SQLITE_FULL:
+    # In WAL mode a full disk may also come as an I/O error (the shared index cannot grow).
+    if primary == sqlite3.SQLITE_FULL or (primary == sqlite3.SQLITE_IOERR and _no_room(path)):
         return UserError(
             f"{path} cannot grow.", why="The disk is full.", todo="Free some space and try again. Nothing was changed."
         )
@@ -194,3 +259,10 @@ def in_plain_words(error: sqlite3.Error, path: Path) -> UserError | None:
             todo="Check that the disk is there and that you may read and write the folder.",
         )
     return None
+
+
+def _no_room(path: Path) -> bool:
+    try:
+        return shutil.disk_usage(path.parent).free < ROOM
+    except OSError:
+        return False

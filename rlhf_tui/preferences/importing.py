@@ -1,13 +1,15 @@
-"""One judgement of a file becomes a prompt, two candidates, a task and a judgement."""
+"""One judgement of a file becomes a prompt, its candidates, a task and a judgement."""
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
 from typing import Literal
 
-from rlhf_tui.preferences import judging, people, texts
+from rlhf_tui.preferences import judging, people, reading, tasks, texts
 from rlhf_tui.preferences.database import Database
 from rlhf_tui.preferences.identity import uid
-from rlhf_tui.preferences.records import Completion, ImportedCandidate, ImportedLabel, NewCompletion
+from rlhf_tui.preferences.records import Completion, ImportedCandidate, ImportedLabel, NewCompletion, Verdict
 
 Imported = Literal["added", "changed", "duplicate"]
 
@@ -15,55 +17,56 @@ Imported = Literal["added", "changed", "duplicate"]
 def import_judgement(db: Database, label: ImportedLabel, *, rater_id: int, heldout_fraction: float) -> Imported:
     """Add one imported judgement. The same one again is a 'duplicate' and changes nothing.
 
-    A different answer of the same rater to the same pair is 'changed': both stay, the newer one
-    is active. A prompt that is there keeps its split. Raises UsageError for a malformed prompt.
+    A different answer of the same rater to the same task is 'changed': both stay, the newer one
+    is active. A prompt that is there keeps its split. Raises UsageError for a malformed prompt,
+    ValueError for candidates with the same text or a verdict that does not fit them.
     """
+    judging.check_verdict(label.verdict, label.kind, len(label.candidates))
+    if len({candidate.text for candidate in label.candidates}) < len(label.candidates):
+        raise ValueError("an imported judgement has the same candidate twice")
     with db.transaction():
         prompt_id, _ = texts.add_prompt(db, label.prompt, heldout_fraction=heldout_fraction)
-        left, right = (_completion(db, prompt_id, candidate) for candidate in label.candidates)
-        task_id = texts.add_task(db, left, right)
-        winner_id = None if label.better is None else (left, right)[label.better].id
-        identity = _identity(db, label, task_id=task_id, rater_id=rater_id, winner_id=winner_id)
-        standing = db.row(
-            "SELECT outcome, winner_id, strength FROM active_judgement WHERE task_id = ? AND rater_id = ?",
-            task_id,
-            rater_id,
-        )
-        strength = label.strength if label.outcome == "ordered" else 0
-        same = standing is not None and tuple(standing) == (label.outcome, winner_id, strength)
-        if same or db.row("SELECT 1 FROM judgement WHERE uid = ?", identity) is not None:
+        shown = [_completion(db, prompt_id, candidate) for candidate in label.candidates]
+        task_id = tasks.add_task(db, label.kind, shown)
+        standing = reading.answer(db, rater_id, task_id, "label")
+        ids = [completion.id for completion in shown]
+        if standing is not None and said(standing.shown, standing.verdict) == said(ids, label.verdict):
+            return "duplicate"
+        rater = people.rater_by_id(db, rater_id)
+        identity = uid("judgement", rater.uid, label.kind, said([one.uid for one in shown], label.verdict))
+        if db.row("SELECT 1 FROM judgement WHERE uid = ?", identity) is not None:
             return "duplicate"
         presentation_id = judging.add_presentation(
             db,
             task_id,
             rater_id=rater_id,
             session_id=None,
-            left_id=left.id,
-            right_id=right.id,
+            purpose="label",
+            order=ids,
             layout=label.layout,
+            selection="import",
         )
         judging.judge(
             db,
             presentation_id,
-            outcome=label.outcome,
-            winner_id=winner_id,
-            strength=label.strength,
+            label.verdict,
             note=label.note,
-            latency_ms=None,
+            flags=label.flags,
+            latency_ms=label.latency_ms,
             uid=identity,
         )
     return "added" if standing is None else "changed"
 
 
-def _identity(db: Database, label: ImportedLabel, *, task_id: int, rater_id: int, winner_id: int | None) -> str:
-    (task,) = db.rows("SELECT uid FROM task WHERE id = ?", task_id)
-    handle = people.rater_by_id(db, rater_id).handle
-    winner = None if winner_id is None else texts.completion(db, winner_id).uid
-    return uid("judgement", handle, task["uid"], label.outcome, winner, label.strength)
+def said(candidates: Sequence[int] | Sequence[str], verdict: Verdict) -> str:
+    """What a verdict says of each candidate, whatever the order they stood in, as a canonical text."""
+    marks = verdict.ranks or verdict.ratings or verdict.accepted or (0,) * len(candidates)
+    of_each = sorted((str(one), int(mark)) for one, mark in zip(candidates, marks, strict=True))
+    return json.dumps([verdict.outcome, verdict.strength, of_each])
 
 
 def _completion(db: Database, prompt_id: int, candidate: ImportedCandidate) -> Completion:
-    """The completion of that text: the first the prompt has (the one pairs are made of), or a new one.
+    """The completion of that text: the first the prompt has (the one tasks are made of), or a new one.
 
     Matching by text lets a project read its own export again without a second copy of everything.
     """

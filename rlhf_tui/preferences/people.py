@@ -41,8 +41,10 @@ def set_guideline(db: Database, body_md: str) -> Guideline:
     return current
 
 
-def add_rater(db: Database, handle: str, *, kind: str, card: dict[str, Any] | None) -> Rater:
-    """The rater of that handle, made when new. A card replaces the one that was there.
+def add_rater(
+    db: Database, handle: str, *, kind: str, card: dict[str, Any] | None, identity: str | None = None
+) -> Rater:
+    """The rater of that handle, made when new (with the uid `identity`, if given). A card replaces the one there.
 
     Raises UsageError for an empty handle and for a handle that is taken by another kind of rater.
     """
@@ -59,7 +61,7 @@ def add_rater(db: Database, handle: str, *, kind: str, card: dict[str, Any] | No
         if known is None:
             db.insert(
                 "INSERT INTO rater(uid, handle, kind, created_at) VALUES(?, ?, ?, ?)",
-                uuid.uuid4().hex,
+                identity or _new_uid(db, handle, kind),
                 handle,
                 kind,
                 now(),
@@ -70,6 +72,12 @@ def add_rater(db: Database, handle: str, *, kind: str, card: dict[str, Any] | No
         found = rater(db, handle)
     assert found is not None
     return found
+
+
+def _new_uid(db: Database, handle: str, kind: str) -> str:
+    """A person is one of a kind; a file, a rule or a model of the same name is the same in every project."""
+    same = uid("rater", kind, handle)[:32]
+    return uuid.uuid4().hex if kind == "human" or rater_by_uid(db, same) is not None else same
 
 
 def rater(db: Database, handle: str) -> Rater | None:
@@ -91,15 +99,45 @@ def rater_by_id(db: Database, rater_id: int) -> Rater:
     return _as_rater(row)
 
 
+def rater_by_uid(db: Database, identity: str) -> Rater | None:
+    """The rater of that uid, or None."""
+    row = db.row("SELECT * FROM rater WHERE uid = ?", identity)
+    return None if row is None else _as_rater(row)
+
+
+def set_consent(db: Database, rater_id: int, consent: bool) -> Rater:
+    """Record whether the handle and the card of a rater may leave the project. Raises ValueError for no rater."""
+    with db.transaction():
+        db.run("UPDATE rater SET consent = ? WHERE id = ?", int(consent), rater_id)
+        return rater_by_id(db, rater_id)
+
+
+def rename_rater(db: Database, rater_id: int, handle: str) -> Rater:
+    """Give a rater another handle; what they judged stays theirs.
+
+    Raises UsageError for an empty handle or one that is taken, ValueError when there is no such rater.
+    """
+    if not handle.strip():
+        raise UsageError("A rater needs a name.")
+    with db.transaction():
+        taken = rater(db, handle)
+        if taken is not None and taken.id != rater_id:
+            raise UsageError(f"There is a rater {handle!r} already.", todo="Choose another name.")
+        db.run("UPDATE rater SET handle = ? WHERE id = ?", handle, rater_id)
+        return rater_by_id(db, rater_id)
+
+
 def _as_rater(row: Row) -> Rater:
-    return Rater(row["id"], row["uid"], row["handle"], row["kind"], json.loads(row["card_json"]))
+    card = json.loads(row["card_json"])
+    return Rater(row["id"], row["uid"], row["handle"], row["kind"], card, bool(row["consent"]))
 
 
 def start_session(db: Database, rater_id: int, *, columns: int, rows: int) -> int:
     """Begin a sitting at a terminal of `columns` x `rows` characters; return its id."""
     with db.transaction():
         return db.insert(
-            "INSERT INTO session(rater_id, columns, rows, tool_version, started_at) VALUES(?, ?, ?, ?, ?)",
+            "INSERT INTO session(uid, rater_id, columns, rows, tool_version, started_at) VALUES(?, ?, ?, ?, ?, ?)",
+            uuid.uuid4().hex,
             rater_by_id(db, rater_id).id,
             columns,
             rows,

@@ -1,13 +1,13 @@
-"""Prompts, completions and the pairs made of them: the texts that judgements are about."""
+"""Prompts and completions: the texts that judgements are about."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from rlhf_tui.errors import UsageError
 from rlhf_tui.preferences.database import Database, Row, now
-from rlhf_tui.preferences.identity import fraction, number, uid
+from rlhf_tui.preferences.identity import fraction, uid
 from rlhf_tui.preferences.records import (
     ROLES,
     SPLITS,
@@ -21,7 +21,7 @@ from rlhf_tui.preferences.records import (
 )
 
 COMPLETIONS = """SELECT c.id, c.uid, c.prompt_id, c.text, c.n_tokens, c.finish_reason, m.name AS model, c.seed,
-  c.generation_id FROM completion c JOIN model m ON m.id = c.model_id"""
+  c.generation_id, c.edited_from FROM completion c JOIN model m ON m.id = c.model_id"""
 
 
 # Prompts
@@ -56,6 +56,15 @@ def check_text(text: str) -> None:
         text.encode("utf-8")
     except UnicodeEncodeError:
         raise UsageError("A text holds half a character (a lone surrogate).", todo="Repair it at its source.") from None
+
+
+def check_edit(original: Completion, text: str) -> None:
+    """Raises UsageError unless the text is a better version of a completion that can be stored."""
+    check_text(text)
+    if not text.strip():
+        raise UsageError("The edited answer is empty.", todo="Write something, or leave it as it was.")
+    if text.strip() == original.text.strip():
+        raise UsageError("The edited answer is the same as before.", todo="Change it, or leave without storing.")
 
 
 def seed_of(db: Database) -> int:
@@ -188,17 +197,19 @@ def _add_completion(db: Database, new: NewCompletion) -> int:
     if found is not None:
         return int(found["id"])
     return db.insert(
-        """INSERT INTO completion(uid, prompt_id, model_id, generation_id, seed, text, n_tokens, finish_reason,
-        created_at) VALUES(?, ?, ?, ?, ?, ?, ?, ?, ?)""",
+        """INSERT INTO completion(uid, prompt_id, model_id, generation_id, seed, characters, n_tokens, finish_reason,
+        edited_from, created_at, text) VALUES(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)""",
         identity,
         new.prompt_id,
         new.model_id,
         new.generation_id,
         new.seed,
-        new.text,
+        len(new.text),
         new.n_tokens,
         new.finish_reason,
+        new.edited_from,
         now(),
+        new.text,
     )
 
 
@@ -207,72 +218,27 @@ def completions(db: Database, prompt_id: int) -> list[Completion]:
     return [Completion(*row) for row in db.rows(f"{COMPLETIONS} WHERE c.prompt_id = ? ORDER BY c.id", prompt_id)]
 
 
+def completions_by_prompt(db: Database) -> dict[int, int]:
+    """How many completions each prompt has, by prompt id."""
+    return {row[0]: row[1] for row in db.rows("SELECT prompt_id, COUNT(*) FROM completion GROUP BY prompt_id")}
+
+
 def completion(db: Database, completion_id: int) -> Completion:
-    """One completion that is known to exist."""
-    (row,) = db.rows(f"{COMPLETIONS} WHERE c.id = ?", completion_id)
+    """One completion. Raises ValueError when there is none of that id."""
+    row = db.row(f"{COMPLETIONS} WHERE c.id = ?", completion_id)
+    if row is None:
+        raise ValueError(f"no completion {completion_id}")
     return Completion(*row)
 
 
-# Tasks
-
-
-def make_pair_tasks(db: Database, prompt_id: int) -> int:
-    """Offer the completions of a prompt as pairs; return how many new tasks there are.
-
-    Empty texts, and texts that were offered already, are left out. The rest is paired up without
-    reuse (floor(K/2) pairs), so that judgements spread over many texts. Who meets whom is a stable
-    hash's choice, but completions from different models or settings are paired first: they differ
-    most. An odd one waits for the next generation.
-    """
+def set_scores(db: Database, run: str, scores: Mapping[int, float]) -> None:
+    """Replace every stored score by these (completion id to score)."""
     with db.transaction():
-        offered_ids = {
-            row[0]
-            for row in db.rows(
-                "SELECT first_id FROM task WHERE prompt_id = ?1 UNION SELECT second_id FROM task WHERE prompt_id = ?1",
-                prompt_id,
-            )
-        }
-        everything = completions(db, prompt_id)
-        seen = {c.text.strip() for c in everything if c.id in offered_ids} | {""}
-        fresh: list[Completion] = []
-        for candidate in everything:
-            if candidate.id not in offered_ids and candidate.text.strip() not in seen:
-                seen.add(candidate.text.strip())
-                fresh.append(candidate)
-        seed = seed_of(db)
-        fresh.sort(key=lambda c: (number("pair", seed, c.uid), c.uid))
-        couples = pair_up(fresh)
-        for one, other in couples:
-            add_task(db, one, other)
-    return len(couples)
+        db.run("DELETE FROM score")
+        for completion_id, score in scores.items():
+            db.insert("INSERT INTO score(completion_id, score, run) VALUES(?, ?, ?)", completion_id, score, run)
 
 
-def pair_up(candidates: Sequence[Completion]) -> list[tuple[Completion, Completion]]:
-    """Disjoint pairs in the given order, across model and settings as long as two kinds are left."""
-    kinds: dict[tuple[str, int | None], list[Completion]] = {}
-    for candidate in candidates:
-        kinds.setdefault((candidate.model, candidate.generation_id), []).append(candidate)
-    couples = []
-    for _ in range(len(candidates) // 2):
-        # Taking from the two largest heaps leaves the fewest pairs within one kind; sorted() is stable.
-        largest, *others = sorted((heap for heap in kinds.values() if heap), key=len, reverse=True)
-        couples.append((largest.pop(0), (others[0] if others else largest).pop(0)))
-    return couples
-
-
-def add_task(db: Database, one: Completion, other: Completion) -> int:
-    """The id of the task to compare two completions of one prompt. Call it inside a transaction."""
-    first, second = sorted((one, other), key=lambda c: c.uid)
-    identity = uid("task", first.uid, second.uid)
-    found = db.row("SELECT id FROM task WHERE uid = ?", identity)
-    if found is not None:
-        return int(found["id"])
-    return db.insert(
-        "INSERT INTO task(uid, prompt_id, first_id, second_id, position, created_at) VALUES(?, ?, ?, ?, ?, ?)",
-        identity,
-        first.prompt_id,
-        first.id,
-        second.id,
-        number("position", seed_of(db), identity),
-        now(),
-    )
+def scores(db: Database) -> dict[int, float]:
+    """The stored score of each scored completion, by id."""
+    return {row["completion_id"]: row["score"] for row in db.rows("SELECT completion_id, score FROM score")}

@@ -25,7 +25,7 @@ from rlhf_tui.locate import STARTER_LICENCE
 from rlhf_tui.model.base import Base, load_base
 from rlhf_tui.model.generation import Sampling, sample
 from rlhf_tui.model.roles import Roles
-from rlhf_tui.preferences.records import Completion, LabelledPair, NewCompletion, Prompt
+from rlhf_tui.preferences.records import Completion, LabelledPair, NewCompletion, Prompt, Rater
 from rlhf_tui.runs.control import StopRequested
 from rlhf_tui.runs.events import Checkpoint, Progress, Sample, Stage
 from rlhf_tui.runs.folder import RunFolder, create_run, find, latest, list_runs
@@ -34,10 +34,11 @@ from rlhf_tui.training.batching import Tokens
 from rlhf_tui.training.checkpoint import load_checkpoint, newest_checkpoint, save_checkpoint
 from rlhf_tui.training.memory import measure
 from rlhf_tui.training.ppo import Ppo, TrainPrompt, train_ppo
-from rlhf_tui.training.reward import Pair, PairScores, train_reward
+from rlhf_tui.training.reward import Pair, PairScores, score_tokens, train_reward
 from rlhf_tui.training.rollout import Scoring
 
 _CHECK_PROMPTS = 4
+_SCORED_PAIRS = 500  # enough to choose from; scoring takes about as long as sampling a few
 
 
 def generate(context: StageContext) -> dict[str, Any]:
@@ -50,6 +51,8 @@ def generate(context: StageContext) -> dict[str, Any]:
         for number in range(settings.per_prompt)
     ]
     total = len(chosen) * settings.per_prompt
+    with context.project.store() as store:
+        near_before = store.counts().near_duplicates
     pairs = done = 0
     each = max(1, settings.batch_size // settings.per_prompt)
     context.emit(Stage("sampling"))
@@ -88,20 +91,30 @@ def generate(context: StageContext) -> dict[str, Any]:
                 for (prompt, system), one, text in zip(jobs, drawn, texts, strict=True)
             ]
             store.add_completions(rows)
-            pairs += sum(store.make_pair_tasks(prompt.id) for prompt in prompts)
+            alike = context.settings.label.max_similarity
+            pairs += sum(store.make_tasks(prompt.id, max_similarity=alike) for prompt in prompts)
         done += len(jobs)
         for (prompt, _), one, text in zip(jobs[:2], drawn[:2], texts[:2], strict=True):
             context.emit(Sample(done, prompt.text, text, {"length": float(len(one.ids))}, "generate"))
         context.control.boundary(lambda: None)
     context.emit(measure("generate", base.device))
-    return {"prompts": len(chosen), "completions": done, "pairs": pairs, "prompts_too_long": left_out}
+    with context.project.store() as store:
+        near = store.counts().near_duplicates - near_before
+    return {
+        "prompts": len(chosen),
+        "completions": done,
+        "pairs": pairs,
+        "near_duplicates": near,
+        "prompts_too_long": left_out,
+    }
 
 
 def reward(context: StageContext) -> dict[str, Any]:
     """Train the reward model on the judged pairs of training prompts; measure it on those of held-out prompts."""
     with context.project.store() as store:
         labelled = {split: store.pairs(split) for split in ("train", "heldout")}
-        raters = sorted({pair.rater for pairs in labelled.values() for pair in pairs})
+        names = {rater.handle: rater.public_name for rater in store.raters()}
+        raters = sorted({names[pair.rater] for pairs in labelled.values() for pair in pairs})
         labels = store.snapshot_hash()
     base = _base(context)
     kept = {split: _encode(base, pairs, context) for split, pairs in labelled.items()}
@@ -136,6 +149,8 @@ def reward(context: StageContext) -> dict[str, Any]:
         **measured,
     }
     roles.save("reward", context.project.adapter("reward"), facts)
+    if context.settings.label.active_share > 0:
+        _score_waiting(context, roles)
     left_out = sum(len(pairs) for pairs in labelled.values()) - sum(len(pairs) for pairs in kept.values())
     return facts | {"pairs_too_long": left_out}
 
@@ -300,7 +315,8 @@ def _seed(*parts: object) -> int:
 def _prompts_to_answer(context: StageContext, base: Base) -> tuple[list[Prompt], int]:
     """Which prompts get candidates: those with fewest completions first, in a stable random order."""
     with context.project.store() as store:
-        counted = [(len(store.completions(prompt.id)), prompt) for prompt in store.prompts()]
+        there = store.completions_by_prompt()
+        counted = [(there.get(prompt.id, 0), prompt) for prompt in store.prompts()]
     fitting = [
         (count, prompt)
         for count, prompt in counted
@@ -346,6 +362,21 @@ def _completion_ids(base: Base, completion: Completion) -> tuple[int, ...]:
     return tuple(base.chat.completion_ids(completion.text, ended=completion.finish_reason != "length"))
 
 
+def _score_waiting(context: StageContext, roles: Roles) -> None:
+    """Keep the scores of the candidates that wait for a judgement, so that unsure pairs can come first."""
+    context.emit(Stage("scoring the pairs that wait"))
+    with context.project.store() as store:
+        waiting = store.waiting_pairs(_SCORED_PAIRS)
+    ids: dict[int, Tokens] = {}
+    for prompt, sides in waiting:
+        tokens = tuple(roles.base.chat.prompt_ids(prompt.messages))
+        if len(tokens) <= context.settings.model.max_prompt_tokens:
+            ids |= {side.id: Tokens(tokens, _completion_ids(roles.base, side)) for side in sides}
+    scores = score_tokens(roles, list(ids.values()), micro_batch_tokens=context.settings.reward.micro_batch_tokens)
+    with context.project.store() as store:
+        store.set_scores(context.run.name, dict(zip(ids, scores.tolist(), strict=True)))
+
+
 def _agreement(pairs: Sequence[Pair], scores: PairScores) -> dict[str, Any] | None:
     decided = [
         Judged(float(gap), len(pair.chosen.response), len(pair.rejected.response))
@@ -364,11 +395,17 @@ def _child(context: StageContext, kind: str) -> RunFolder:
     return create_run(context.project, kind, overrides=context.run.record.overrides, parents={"demo": context.run.name})
 
 
+def _public(rater: Rater) -> dict[str, Any]:
+    """What may leave the project: a person who has not agreed is a pseudonym without a card."""
+    open_to_all = rater.consent or rater.kind != "human"
+    return {"handle": rater.public_name, "kind": rater.kind, "card": dict(rater.card) if open_to_all else {}}
+
+
 def _card_facts(context: StageContext, base: Base, form: str, policy: Mapping[str, Any]) -> Facts:
     with context.project.store() as store:
         guideline = store.guideline()
         judging = {pair.rater for pair in store.pairs()}
-        raters = [asdict(rater) for rater in store.raters() if rater.handle in judging]
+        raters = [_public(rater) for rater in store.raters() if rater.handle in judging]
         pairs = store.counts().pairs
     compared = latest(context.project, "compare", "finished")
     comparison = compared.result() if compared is not None else {}

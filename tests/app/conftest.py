@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 from textual.app import App
 
-from rlhf_tui.preferences.queue import next_task
+from rlhf_tui.preferences.queue import Queue, Rules
+from rlhf_tui.preferences.records import prefer
 from rlhf_tui.preferences.store import Message, NewCompletion, NewPrompt
 from rlhf_tui.project import Project, create_project
 from rlhf_tui.runs.events import (
@@ -58,7 +59,7 @@ def prompted(project: Project) -> Project:
                     NewCompletion(prompt.id, model, sampling, f"A leash. \x1b]0;title\x07{prompt.id}", 40, "stop", 2),
                 ]
             )
-            store.make_pair_tasks(prompt.id)
+            store.make_tasks(prompt.id)
     return project
 
 
@@ -68,9 +69,11 @@ def labelled(prompted: Project) -> Project:
     with prompted.store() as store:
         rater = store.add_rater("demo", kind="model")
         session = store.start_session(rater.id, columns=80, rows=24)
-        while (task := next_task(store, rater.id)) is not None:
-            shown = store.present(task, rater_id=rater.id, session_id=session, layout="side-by-side")
-            store.judge(shown.id, outcome="ordered", winner_id=shown.left.id, latency_ms=4000)
+        queue = Queue(store, rater, Rules())
+        while (offer := queue.next()) is not None:
+            shown = store.present(offer.task_id, rater_id=rater.id, session_id=session, layout="side-by-side")
+            store.judge(shown.id, prefer(0), latency_ms=4000)
+            queue.refresh(offer.task_id, offer.purpose)
     return prompted
 
 

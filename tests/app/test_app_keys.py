@@ -7,6 +7,7 @@ from collections import Counter
 import pytest
 
 from rlhf_tui.app import keys
+from rlhf_tui.errors import UsageError
 
 ALL = [action for group in keys.REGISTRY.values() for action in group]
 SWALLOWED = {f"ctrl+{letter}" for letter in "hijmbaz"}
@@ -50,6 +51,105 @@ def test_help_lists_every_action(screen: str) -> None:
 
 
 def test_the_labelling_keys_are_on_the_home_row_with_digits_beside_them() -> None:
-    answers = {action.call: action.keys for action in keys.REGISTRY["label"]}
-    order = [("left", 2), ("left", 1), ("tie", 1), ("right", 1), ("right", 2)]
-    assert [answers[f"answer('{side}', {n})"] for side, n in order] == ["d,1", "f,2", "space,3", "j,4", "k,5"]
+    answers = {action.call: action.keys for action in keys.REGISTRY["label-pair"]}
+    order = ["prefer(0, 2)", "prefer(0, 1)", "tie", "prefer(1, 1)", "prefer(1, 2)"]
+    assert [answers[call] for call in order] == ["d,1", "f,2", "space,3", "j,4", "k,5"]
+
+
+def test_an_answer_never_needs_a_modifier() -> None:
+    groups = [group for group in keys.REGISTRY if group.startswith("label-")]
+    assert len(groups) == 4
+    assert not [key for group in groups for action in keys.REGISTRY[group] for key in split(action) if "+" in key]
+
+
+@pytest.mark.parametrize("kind", ["pair", "rank", "rate", "accept"])
+def test_every_way_of_judging_has_its_keys(kind: str) -> None:
+    ids = {action.id for action in keys.actions(keys.screen_of(kind))}
+    assert {"label.skip", "label.discard", "label.undo", "label.history", "app.help"} <= ids
+    assert ("label.left" in ids) == (kind == "pair")
+    assert ("label.equal" in ids) == (kind == "rank")
+
+
+# Keys of one's own
+
+
+def test_without_overrides_there_is_nothing_to_map() -> None:
+    assert keys.keymap({}) == {}
+
+
+def test_an_override_changes_the_keys_the_footer_and_the_help() -> None:
+    mapped = keys.keymap({"label.left": "a,f9", "label.undo": "-", "label.note": ","})
+    assert mapped["label.left"] == "a,f9"
+    assert mapped["label.undo"] == "minus"
+    assert mapped["label.note"] == "comma"
+    assert mapped["label.right"] == "j,4"
+    assert ("-", "Undo") in keys.footer("label", 160, live=False, keymap=mapped)
+    assert ("u", "Undo") not in keys.footer("label", 160, live=False, keymap=mapped)
+    assert ("a F9", "A is better.") in keys.help_rows("label", mapped)
+    assert keys.key_of("label", "label.left", mapped) == "a"
+
+
+def test_two_actions_may_change_places() -> None:
+    mapped = keys.keymap({"label.left": "j", "label.right": "f"})
+    assert (mapped["label.left"], mapped["label.right"]) == ("j", "f")
+
+
+def test_the_same_key_may_answer_in_two_modes() -> None:
+    mapped = keys.keymap({"label.left": "a"})
+    assert mapped["label.accept"] == "a"
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        ({"label.lefty": "a"}, "Did you mean 'label.left'?"),
+        ({"label.left": "s"}, "'label.left' and 'label.skip'"),
+        ({"label.accept": "q"}, "'label.accept' and 'app.leave'"),
+        ({"label.left": "a,a"}, "would mean two things"),
+        ({"label.left": "escape"}, "esc cannot be used"),
+        ({"label.left": "F1"}, "F1 cannot be used"),
+        ({"label.left": "ctrl+x"}, "Not every terminal sends it"),
+        ({"label.left": "alt+f"}, "Not every terminal sends it"),
+        ({"label.left": "shift+up"}, "Not every terminal sends it"),
+        ({"label.left": "f13"}, "Not every terminal sends it"),
+        ({"label.left": "\x07"}, "Not every terminal sends it"),
+        ({"label.left": "enterr"}, "Not every terminal sends it"),
+    ],
+)
+def test_a_key_map_that_cannot_work_is_refused_in_words(overrides: dict[str, str], words: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        keys.keymap(overrides)
+    assert words in str(caught.value)
+
+
+def test_an_action_may_be_given_the_reserved_keys_it_has() -> None:
+    assert keys.keymap({"label.back": "escape,b"})["label.back"] == "escape,b"
+
+
+@pytest.mark.parametrize(
+    ("key", "spelt"),
+    [
+        ("question_mark", "?"),
+        ("minus", "-"),
+        ("slash", "/"),
+        ("underscore", "_"),
+        ("exclamation_mark", "!"),
+        ("left_square_bracket", "["),
+        ("full_stop", "."),
+        ("ctrl+s", "^s"),
+        ("shift+up", "shift+↑"),
+        ("f10", "F10"),
+        ("space", "space"),
+        ("enter", "⏎"),
+        ("U", "U"),
+    ],
+)
+def test_keys_are_written_as_people_write_them(key: str, spelt: str) -> None:
+    assert keys.spelt(key) == spelt
+
+
+@pytest.mark.parametrize("screen", keys.SCOPES)
+def test_what_the_footer_shows_is_the_key_itself(screen: str) -> None:
+    """The registry's own spelling and the one made for an override agree, so that a remapped screen reads the same."""
+    for action in keys.actions(screen):
+        assert keys.spelt(split(action)[0]) in (action.shown.split()[0], action.shown[0])

@@ -111,10 +111,10 @@ def prompted(project: Project) -> Project:
         model = store.add_model("secret-model", "base")
         for prompt in store.prompts():
             store.add_completions(
-                NewCompletion(prompt.id, model, None, f"Answer {k} to {prompt.id}.\x1b]0;title\x07", 5, "eos", k)
-                for k in range(2)
+                NewCompletion(prompt.id, model, None, f"{text} to {prompt.id}.\x1b]0;title\x07", 5, "eos", k)
+                for k, text in enumerate(("Yes, an answer", "No, nothing"))
             )
-            store.make_pair_tasks(prompt.id)
+            store.make_tasks(prompt.id)
     return project
 
 

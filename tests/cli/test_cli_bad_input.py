@@ -38,8 +38,29 @@ CASES = {
     "broken line in the second file": ("prompts import {t}/good.txt {t}/bad.jsonl --project {p}", "bad.jsonl, line 2"),
     "prompts of an unknown kind": ("prompts import {t}/new.pdf --project {p}", "not a known kind of prompt file"),
     "broken labels": ("labels import {t}/bad.jsonl --project {p}", "bad.jsonl, line 2"),
+    "labels of an unknown format": ("labels import {t}/good.jsonl --format trll --project {p}", "Did you mean 'trl'?"),
+    "prompts where labels should be": ("labels import {t}/good.txt --project {p}", "holds prompts and no judgements"),
+    "no labels file": ("labels import {t}/none.jsonl --preview --project {p}", "There is no file"),
+    "broken labels to look at": ("labels import {t}/bad.jsonl --preview --project {p}", "bad.jsonl, line 2"),
+    "a mapping of nothing": ("labels import {t}/good.csv --map chosen --project {p}", "--map cannot be 'chosen'."),
+    "a mapping twice": ("labels import {t}/good.csv --map a=x --map a=y --project {p}", "given twice for 'a'"),
+    "a column that is not there": (
+        "labels import {t}/good.csv --map chosen=x --project {p}",
+        "There is no column 'x'.",
+    ),
+    "a data set without an owner": ("labels import hub:nothing --project {p}", "names no data set"),
     "unknown format": ("labels export {t}/out.jsonl --format trll --project {p}", "Did you mean 'trl'?"),
+    "unknown way with ties": ("labels export {t}/out.jsonl --ties no --project {p}", "Ties cannot be 'no'."),
     "no labels to export": ("labels export {t}/out.jsonl --project {p}", "no judgement to export"),
+    "no copy to merge": ("labels merge {t}/model --project {p}", "is no copy of a project"),
+    "no file to merge": ("labels merge {t}/none.db --project {p}", "is no copy of a project"),
+    "something else to merge": ("labels merge {t}/good.csv --project {p}", "is not a database"),
+    "itself to merge": ("labels merge {p}/preferences.db --project {p}", "is this project itself"),
+    "a rater that is not there": ("labels rater ann --consent --project {p}", "Nobody has judged yet."),
+    "the statistics of nobody": ("labels stats --rater ann --project {p}", "There is no rater 'ann'."),
+    "a card without a value": ("labels rater ann --card age --project {p}", "--card cannot be 'age'."),
+    "unknown mode": ("label --plain --mode rnk --project {p}", "label.mode cannot be 'rnk'"),
+    "too many candidates at a time": ("label --plain --candidates 9 --project {p}", "at least 2 and at most 6"),
     "no labels to learn from": ("train reward --project {p}", "6 pairs wait for a judgement."),
     "nothing to learn from": ("train reward --project {e}", "There are no pairs of candidates either."),
     "no prompts to answer": ("generate --project {e}", "There are no prompts to answer."),
@@ -47,7 +68,7 @@ CASES = {
     "nothing to compare": ("compare --project {p}", "There is no reward adapter yet."),
     "nothing to export": ("export merged --project {p}", "There is no policy adapter yet."),
     "export over something": ("export adapter --out {t}/empty.txt --project {p}", "exists already"),
-    "nothing to judge": ("label --plain --project {e}", "No pair waits for a judgement."),
+    "nothing to judge": ("label --plain --project {e}", "No pairs wait for a judgement."),
     "a run that is not there": ("runs show ppo-0001 --project {p}", "It has no runs yet."),
     "a run to go on with that is not there": ("train ppo --resume 7 --project {p}", "There is no run '7'"),
     "a card of no size": ("fit --card=-1", "Invalid value for '--card'"),
@@ -84,6 +105,8 @@ def words(tmp_path: Path, prompted: Project) -> Callable[[str], list[str]]:
     (tmp_path / "good.txt").write_text("A good prompt?\n")
     (tmp_path / "bad.jsonl").write_text('{"prompt": "Fine?"}\n{"prompt":\n')
     (tmp_path / "new.pdf").write_text("A prompt?\n")
+    (tmp_path / "good.jsonl").write_text('{"prompt": "Why?", "chosen": "So.", "rejected": "No."}\n')
+    (tmp_path / "good.csv").write_text("prompt,chosen,rejected\nWhy?,So.,No.\n")
     places = {"p": prompted.root, "e": empty, "t": tmp_path, "m": tmp_path / "model"}
     return lambda text: [word.format(**places) for word in text.split()]
 

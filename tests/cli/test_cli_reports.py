@@ -8,10 +8,8 @@ from typing import Any
 import pytest
 
 from rlhf_tui.doctor import Check
-from rlhf_tui.preferences.records import Counts
-from rlhf_tui.preferences.statistics import LabelReport, rate
 from rlhf_tui.project import Project
-from rlhf_tui.reports import examination, label_stats, report, run_summary
+from rlhf_tui.reports import examination, report, run_summary
 from rlhf_tui.runs.events import Done, Stage
 from rlhf_tui.runs.folder import RunFolder, create_run
 
@@ -88,17 +86,6 @@ def test_a_run_in_words(project: Project, fake_run: Callable[..., RunFolder], re
     crashed.log_path.write_text("Segmentation fault\n")
     assert "Segmentation fault" in run_summary(crashed)
     assert "It has not been started" in run_summary(create_run(project, "ppo"))
-
-
-def test_judgements_in_words() -> None:
-    counts = Counts(10, 8, 2, 20, 3, 7, 5, 1, 1, 2, 1)
-    found = LabelReport(7, 5, 1, 1, 2, rate(3, 5), rate(0, 0), 4.25)
-    text = label_stats(counts, found)
-    assert "10 prompts (8 for training, 2 held out), 20 candidates, 3 pairs wait." in text
-    assert "7 judgements of 1 raters: 5 ordered, 1 ties, 1 both bad; 2 skipped." in text
-    assert "the first one chosen    60.0% of 5   95 % interval [23.1%, 88.2%]" in text
-    assert "the longer one chosen   unknown: nothing to count yet" in text
-    assert "4.2 s a pair (median)" in text
 
 
 def test_the_examination_puts_advice_under_its_line() -> None:

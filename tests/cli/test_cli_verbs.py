@@ -12,6 +12,7 @@ import typer
 from rlhf_tui import __version__, verbs
 from rlhf_tui.cli import app
 from rlhf_tui.doctor import Check
+from rlhf_tui.preferences.queue import Rules
 from rlhf_tui.project import Project, open_project
 from rlhf_tui.runs.events import Done
 from rlhf_tui.runs.folder import list_runs
@@ -31,6 +32,7 @@ def test_the_verbs_are_those_of_the_design() -> None:
     assert {" ".join(path) for path in ALL} >= {
         *("open", "demo", "init", "doctor", "fit", "config show", "config explain", "config set"),
         *("prompts import", "prompts list", "generate", "label", "labels import", "labels export", "labels stats"),
+        *("labels merge", "labels raters", "labels rater"),
         *("train reward", "train ppo", "runs list", "runs show", "runs watch", "runs pause", "runs resume"),
         *("runs stop", "compare", "export adapter", "export merged"),
     }
@@ -73,7 +75,7 @@ def test_json_of_the_verbs_that_do_not_run_the_model(
     assert (labels["pairs"], labels["ties"]) == (1, 1)
     assert document(cli("labels", "stats", *here))["counts"]["judgements"] == 2
     written = document(cli("labels", "export", tmp_path / "out.jsonl", "--format", "trl", *here))
-    assert (written["rows"], written["left_out"]) == (1, 1)
+    assert (written["rows"], sum(written["left_out"].values())) == (1, 1)
     assert document(cli("runs", "list", *here)) == []
     project = open_project(root)
     fake_run(project, "ppo", [Done("finished", result=results["ppo"])], overrides=["ppo.updates=10"])
@@ -207,9 +209,23 @@ def test_in_a_terminal_a_folder_opens_the_app(cli, project: Project, monkeypatch
     assert cli(project.root).code == 0
     monkeypatch.chdir(project.root)
     assert cli().code == 0
+    assert opened == [(project.root, {}), (project.root, {})]
+
+
+def test_in_a_terminal_label_opens_the_app_on_the_labelling_screen(
+    cli, project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[dict[str, Any]] = []
+    monkeypatch.setattr(verbs, "is_terminal", lambda: True)
+    monkeypatch.setattr("rlhf_tui.app.app.run_app", lambda project, **how: opened.append(how))
+    monkeypatch.chdir(project.root)
     assert cli("label").code == 0
-    assert opened == [(project.root, {}), (project.root, {}), (project.root, {"start": "label"})]
-    assert cli("label", "--rater", "ann").code == 2
+    cli("config", "set", "label.repeat_share", "0.2")
+    assert cli("label", "--rater", "ann", "--mode", "rank", "--candidates", "3").code == 0
+    assert opened == [
+        {"start": "label", "rater": "", "rules": Rules()},
+        {"start": "label", "rater": "ann", "rules": Rules(kind="rank", size=3, repeat_share=0.2)},
+    ]
 
 
 def test_the_demo_in_a_terminal_is_the_app(

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from rlhf_tui.preferences.queue import next_task
-from rlhf_tui.preferences.store import Message, NewCompletion, NewPrompt, Presentation, Store
+from rlhf_tui.preferences.queue import Offer, Queue, Rules
+from rlhf_tui.preferences.records import prefer, tied
+from rlhf_tui.preferences.store import Message, NewCompletion, NewPrompt, Presentation, Store, Verdict
 
 Filled = Callable[..., Store]
 
@@ -18,23 +20,37 @@ def ask(text: str, split: str | None = None) -> NewPrompt:
 
 
 class Sitting:
-    """One rater at one terminal."""
+    """One rater at one terminal, offered what the queue offers."""
 
-    def __init__(self, store: Store, handle: str = "me") -> None:
+    def __init__(self, store: Store, handle: str = "me", **rules: Any) -> None:
         self.store = store
-        self.rater = store.add_rater(handle).id
+        self.who = store.add_rater(handle)
+        self.rater = self.who.id
         self.session = store.start_session(self.rater, columns=80, rows=24)
+        self.queue = Queue(store, self.who, Rules(**rules))
 
     def show(self, task_id: int | None = None) -> Presentation:
-        task = task_id or next_task(self.store, self.rater)
-        assert task is not None
-        return self.store.present(task, rater_id=self.rater, session_id=self.session, layout="side by side")
+        offer = self.queue.next() if task_id is None else Offer(task_id, "label", "random")
+        assert offer is not None
+        return self.store.present(
+            offer.task_id,
+            rater_id=self.rater,
+            session_id=self.session,
+            layout="side by side",
+            purpose=offer.purpose,
+            selection=offer.selection,
+        )
 
-    def answer(self, outcome: str = "ordered", *, task_id: int | None = None, side: str = "left") -> Presentation:
+    def judge(self, verdict: Verdict, task_id: int | None = None) -> Presentation:
         shown = self.show(task_id)
-        winner = getattr(shown, side).id if outcome == "ordered" else None
-        self.store.judge(shown.id, outcome=outcome, winner_id=winner, latency_ms=900)
+        self.store.judge(shown.id, verdict, latency_ms=900)
+        self.queue.refresh(shown.task_id, shown.purpose)
         return shown
+
+    def answer(self, outcome: str = "ordered", *, task_id: int | None = None, place: int = 0) -> Presentation:
+        """Answer a pair: the candidate at `place` is better, or the outcome named."""
+        verdict = {"ordered": prefer(place), "tie": tied()}.get(outcome, Verdict(outcome))
+        return self.judge(verdict, task_id)
 
 
 @pytest.fixture
@@ -56,7 +72,7 @@ def fill(store: Store) -> Filled:
                 NewCompletion(prompt.id, model, how, f"{prompt.text} answer {k}", 5, "eos", k)
                 for k in range(per_prompt)
             )
-            store.make_pair_tasks(prompt.id)
+            store.make_tasks(prompt.id)
         return store
 
     return filled

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from pathlib import Path
 from typing import Any
@@ -13,37 +14,55 @@ from rlhf_tui.preferences.formats import read_prompts
 from rlhf_tui.preferences.store import Message, NewPrompt
 
 
-def test_a_text_file_has_one_prompt_a_line(tmp_path: Path) -> None:
-    path = tmp_path / "p.txt"
-    path.write_bytes("\ufeffFirst, with é\r\n\n  Second\u2028still second \n".encode())
+@pytest.mark.parametrize("name", ["p.txt", "p.txt.gz"])
+def test_a_text_file_has_one_prompt_a_line(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    content = "\ufeffFirst, with é\r\n\n  Second\u2028still second \n".encode()
+    path.write_bytes(gzip.compress(content) if name.endswith("gz") else content)
     assert read_prompts(path) == [
-        NewPrompt((Message("user", "First, with é"),), "p.txt"),
-        NewPrompt((Message("user", "Second\u2028still second"),), "p.txt"),
+        NewPrompt((Message("user", "First, with é"),), name),
+        NewPrompt((Message("user", "Second\u2028still second"),), name),
     ]
 
 
-@pytest.mark.parametrize(
-    ("value", "text"),
-    [
-        ("plain", "plain"),
-        ({"prompt": "p"}, "p"),
-        ({"text": " t\n"}, " t\n"),
-        ({"question": "q"}, "q"),
-        ({"instruction": "i"}, "i"),
-        ({"instruction": "i", "input": ""}, "i"),
-        ({"instruction": "i", "input": "about"}, "i\nabout"),
-        ({"instruction": "i", "instances": [{"input": "about", "output": "o"}]}, "i\nabout"),
-        ({"turns": ["first", "second"]}, "first"),
-        ({"messages": [{"role": "system", "content": "s"}, {"role": "user", "content": "u"}]}, "u"),
-        ({"prompt": [{"role": "user", "content": "u"}]}, "u"),
-    ],
-)
+SHAPES = [
+    ("plain", "plain"),
+    ({"prompt": "p"}, "p"),
+    ({"text": " t\n"}, " t\n"),
+    ({"question": "q"}, "q"),
+    ({"instruction": "i"}, "i"),
+    ({"instruction": "i", "input": ""}, "i"),
+    ({"instruction": "i", "input": "about"}, "i\nabout"),
+    ({"instruction": "i", "instances": [{"input": "about", "output": "o"}]}, "i\nabout"),
+    ({"turns": ["first", "second"]}, "first"),
+    ({"messages": [{"role": "system", "content": "s"}, {"role": "user", "content": "u"}]}, "u"),
+    ({"prompt": [{"role": "user", "content": "u"}]}, "u"),
+]
+
+
+@pytest.mark.parametrize(("value", "text"), SHAPES)
 def test_json_lines_in_every_known_shape(tmp_path: Path, value: Any, text: str) -> None:
     path = tmp_path / "p.jsonl"
     path.write_text(json.dumps(value))
     (prompt,) = read_prompts(path)
     assert prompt.messages[-1] == Message("user", text)
     assert (prompt.source, prompt.split, prompt.tags) == ("p.jsonl", None, ())
+
+
+def test_a_json_list_in_every_known_shape(tmp_path: Path) -> None:
+    path = tmp_path / "p.json"
+    path.write_text(json.dumps([value for value, _ in SHAPES], indent=2))
+    assert [prompt.messages[-1].content for prompt in read_prompts(path)] == [text for _, text in SHAPES]
+
+
+def test_a_table_has_the_same_as_columns(tmp_path: Path) -> None:
+    (tmp_path / "p.csv").write_text('id,prompt,split\n1,"What,\nnow?",train\n2,Why?,heldout\n')
+    (tmp_path / "p.tsv").write_text("instruction\tinput\nSay\tthis\nSing\t\n")
+    assert [(p.messages[0].content, p.split) for p in read_prompts(tmp_path / "p.csv")] == [
+        ("What,\nnow?", "train"),
+        ("Why?", "heldout"),
+    ]
+    assert [prompt.messages[0].content for prompt in read_prompts(tmp_path / "p.tsv")] == ["Say\nthis", "Sing"]
 
 
 def test_split_tags_and_kind_are_kept(tmp_path: Path) -> None:
@@ -61,7 +80,7 @@ def test_the_format_can_be_named(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="not a known kind"):
         read_prompts(path)
     with pytest.raises(UsageError, match="jsonl"):
-        read_prompts(path, format="json")
+        read_prompts(path, format="jsonk")
 
 
 @pytest.mark.parametrize(
@@ -69,9 +88,12 @@ def test_the_format_can_be_named(tmp_path: Path) -> None:
     [
         ("", "is empty"),
         ("\n\n", "is empty"),
+        ("[]", "is empty"),
         ('"ok"\n{"prompt": 3}\n', "line 2.*\n.*'prompt'"),
         ('"ok"\n\n{"other": 3}\n', "line 3.*\n.*other"),
         ('"ok"\n{"prompt": "x"\n', "line 2.*\n.*not JSON"),
+        ('["ok",\n{"prompt": 3}]', "line 2.*\n.*'prompt'"),
+        ('["ok",\n{"prompt": "x"]', "line 2.*\n.*not JSON"),
         ('"ok"\n7\n', "line 2.*\n.*object or a text"),
         ('"ok"\n" "\n', "line 2.*\n.*not empty"),
         ('{"turns": []}', "line 1"),

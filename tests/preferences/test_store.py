@@ -1,23 +1,24 @@
-"""Prompts, completions, pairs, raters, guideline: what goes in comes out, once."""
+"""Prompts, completions, raters, guideline, scores: what goes in comes out, once."""
 
 from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from rlhf_tui.errors import UsageError, UserError
-from rlhf_tui.preferences.store import Added, Completion, Message, NewCompletion, NewPrompt, Store
-from rlhf_tui.preferences.texts import pair_up
+from rlhf_tui.preferences.store import Added, Message, NewCompletion, NewPrompt, Store
 
 storable = st.text(st.characters(exclude_categories=["Cs"]))
 
 
 Filled = Callable[..., Store]
+Sit = Callable[..., Any]  # one rater at one terminal: the fixture `sit`
 
 
 def ask(text: str, split: str | None = None) -> NewPrompt:
@@ -64,7 +65,7 @@ def test_open_names_what_is_wrong(tmp_path: Path) -> None:
 
     Store.create(tmp_path / "newer.db", name="x", seed=0).close()
     newer = sqlite3.connect(tmp_path / "newer.db")
-    newer.execute("PRAGMA user_version = 2")
+    newer.execute("PRAGMA user_version = 3")
     newer.close()
     with pytest.raises(UsageError, match="newer rlhf-tui"):
         Store.open(tmp_path / "newer.db")
@@ -74,7 +75,7 @@ def test_the_connection_is_durable_and_checks_references(store: Store) -> None:
     pragmas = {name: store.database.rows(f"PRAGMA {name}")[0][0] for name in ("journal_mode", "synchronous")}
     assert pragmas == {"journal_mode": "wal", "synchronous": 2}  # 2 is FULL
     with pytest.raises(sqlite3.IntegrityError):
-        store.database.run("INSERT INTO task VALUES(1, 'u', 1, 2, 3, 4, 'now')")
+        store.database.run("INSERT INTO task VALUES(1, 'u', 'pair', 1, 0, 4, 'now')")
 
 
 # Prompts
@@ -132,7 +133,7 @@ def test_an_unknown_prompt_is_a_usage_error(store: Store) -> None:
         store.prompt(9)
 
 
-# Completions and tasks
+# Completions
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -144,6 +145,7 @@ def test_completions_are_stored_as_they_are(store: Store, text: str) -> None:
     (number,) = store.add_completions([NewCompletion(prompt.id, model, None, text, 3, "length", 11)])
     (again,) = store.add_completions([NewCompletion(prompt.id, model, None, text, 3, "length", 11)])
     assert again == number
+    assert store.database.number("SELECT characters FROM completion WHERE id = ?", number) == len(text)
     found = next(completion for completion in store.completions(prompt.id) if completion.id == number)
     assert (found.text, found.n_tokens, found.finish_reason, found.model, found.seed) == (text, 3, "length", "m", 11)
 
@@ -159,53 +161,6 @@ def test_models_and_generations_are_named_once(store: Store) -> None:
     assert warm == how(1.0)
     assert warm != how(0.9)
     assert store.generation(warm).max_new_tokens == 8
-
-
-@pytest.mark.parametrize(
-    ("texts", "tasks"),
-    [
-        (["a", "b"], 1),
-        (["a"], 0),
-        (["a", "a"], 0),
-        (["a", " a\n"], 0),
-        (["a", ""], 0),
-        (["a", "b", "c"], 1),
-        (["a", "b", "c", "d", "a", " "], 2),
-    ],
-)
-def test_pairs_leave_out_empty_and_identical_texts(store: Store, texts: list[str], tasks: int) -> None:
-    store.add_prompts([ask("q")], heldout_fraction=0.2)
-    (prompt,) = store.prompts()
-    model = store.add_model("m", "base")
-    store.add_completions(NewCompletion(prompt.id, model, None, text, seed=k) for k, text in enumerate(texts))
-    assert store.make_pair_tasks(prompt.id) == tasks
-    assert store.make_pair_tasks(prompt.id) == 0
-    offered = store.database.rows("SELECT first_id, second_id FROM task")
-    ids = [number for row in offered for number in row]
-    assert len(set(ids)) == len(ids) == 2 * tasks
-
-
-def test_a_later_generation_is_paired_too_but_never_with_a_text_already_offered(store: Store) -> None:
-    store.add_prompts([ask("q")], heldout_fraction=0.2)
-    (prompt,) = store.prompts()
-    model = store.add_model("m", "base")
-    store.add_completions(NewCompletion(prompt.id, model, None, text) for text in "abc")
-    assert store.make_pair_tasks(prompt.id) == 1
-    store.add_completions(NewCompletion(prompt.id, model, None, text, seed=1) for text in "abcd")
-    assert store.make_pair_tasks(prompt.id) == 1
-    assert store.counts().pairs_waiting == 2
-
-
-@given(kinds=st.lists(st.sampled_from(["plain", "brief", "third"]), max_size=6))
-def test_pairs_cross_kinds_as_far_as_possible(kinds: list[str]) -> None:
-    candidates = [Completion(k, f"u{k}", 1, f"t{k}", None, None, kind, None) for k, kind in enumerate(kinds)]
-    couples = pair_up(candidates)
-    used = [side.id for couple in couples for side in couple]
-    assert len(couples) == len(kinds) // 2
-    assert len(set(used)) == len(used)
-    largest = max((kinds.count(kind) for kind in kinds), default=0)
-    within = sum(one.model == other.model for one, other in couples)
-    assert within == max(0, (2 * largest - len(kinds)) // 2)
 
 
 # People
@@ -233,9 +188,84 @@ def test_raters_have_one_handle_one_kind_and_a_card(store: Store) -> None:
     assert [rater.handle for rater in store.raters()] == ["demo"]
 
 
+def test_a_rater_can_be_renamed_and_what_they_judged_stays_theirs(fill: Filled, sit: Sit) -> None:
+    store = fill()
+    me = sit(store)
+    me.answer()
+    store.add_rater("taken")
+    renamed = store.rename_rater(me.rater, "ada")
+    assert (renamed.handle, renamed.uid) == ("ada", me.who.uid)
+    assert store.rater("me") is None
+    assert [pair.rater for pair in store.pairs()] == ["ada"]
+    assert store.rename_rater(me.rater, "ada") == renamed
+    for name, word in (("taken", "already"), ("  ", "name")):
+        with pytest.raises(UsageError, match=word):
+            store.rename_rater(me.rater, name)
+    with pytest.raises(ValueError, match="no rater 99"):
+        store.rename_rater(99, "nobody")
+    assert store.rater_by_uid(me.who.uid) == renamed
+
+
+def test_a_person_is_named_outside_only_with_their_consent(store: Store) -> None:
+    ada = store.add_rater("ada", card={"languages": "en"})
+    assert not ada.consent
+    assert ada.public_name == f"rater-{ada.uid[:8]}"
+    agreed = store.set_consent(ada.id, True)
+    assert (agreed.public_name, agreed.card) == ("ada", {"languages": "en"})
+    assert store.rater("ada") == agreed
+    assert store.set_consent(ada.id, False) == ada
+    assert store.add_rater("demo", kind="model").public_name == "demo"  # not a person
+    with pytest.raises(ValueError, match="no rater 99"):
+        store.set_consent(99, True)
+
+
+def test_a_rater_can_be_made_with_the_uid_of_another_copy(store: Store) -> None:
+    assert store.add_rater("ada", uid="0123").uid == "0123"
+    assert store.add_rater("ada").uid == "0123"
+    assert store.rater_by_uid("4567") is None
+
+
+def test_scores_replace_older_scores(fill: Filled) -> None:
+    store = fill(prompts=2)
+    assert store.scores() == {}
+    store.set_scores("reward-1", {1: 0.5, 2: -3.25})
+    assert store.scores() == {1: 0.5, 2: -3.25}
+    store.set_scores("reward-2", {3: 1.0})
+    assert store.scores() == {3: 1.0}
+    assert store.database.rows("SELECT run FROM score")[0]["run"] == "reward-2"
+
+
+def test_scores_are_replaced_whole_or_not_at_all(fill: Filled) -> None:
+    store = fill(prompts=1)
+    store.set_scores("reward-1", {1: 0.5})
+    with pytest.raises(sqlite3.IntegrityError):
+        store.set_scores("reward-2", {2: 1.0, 999: 1.0})
+    assert store.scores() == {1: 0.5}
+
+
+def test_changed_tells_of_other_programs_once_and_not_of_ourselves(store: Store) -> None:
+    store.add_rater("me")
+    with Store.open(store.database.path) as other:
+        assert not store.changed()
+        assert not other.changed()
+        store.add_rater("you")
+        assert other.changed()
+        assert not other.changed()
+        other.add_rater("them")
+        assert not other.changed()
+        assert store.changed()
+
+
+def test_a_new_store_notices_the_first_change_too(store: Store) -> None:
+    with Store.open(store.database.path) as other:
+        other.add_rater("them")
+    assert store.changed()
+
+
 def test_the_counts_add_up(fill: Filled) -> None:
     store = fill(prompts=8)
     counts = store.counts()
     assert (counts.prompts, counts.completions, counts.pairs_waiting) == (8, 16, 8)
     assert counts.train + counts.heldout == 8
     assert (counts.judgements, counts.raters) == (0, 0)
+    assert (counts.repeats, counts.discarded, counts.near_duplicates) == (0, 0, 0)

@@ -1,7 +1,8 @@
-"""Real faults: a locked file, a file that cannot be written, a damaged one, and kill -9 in the middle of a write."""
+"""Real faults: a locked file, a read-only one, a full disk, a damaged file, kill -9, two programs at once."""
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import sqlite3
@@ -15,6 +16,7 @@ import pytest
 
 from rlhf_tui.errors import UserError
 from rlhf_tui.preferences.formats import import_labels
+from rlhf_tui.preferences.records import tied
 from rlhf_tui.preferences.store import Store
 
 Filled = Callable[..., Store]
@@ -29,11 +31,11 @@ def test_a_locked_database_is_said_in_plain_words_and_nothing_is_lost(fill: Fill
         shown = me.show()
         other.execute("BEGIN IMMEDIATE")
         with pytest.raises(UserError, match="is locked") as caught:
-            store.judge(shown.id, outcome="tie", latency_ms=1)
+            store.judge(shown.id, tied(), latency_ms=1)
         assert "try again" in caught.value.todo
         assert store.counts().judgements == 0  # reading goes on
         other.execute("ROLLBACK")
-        store.judge(shown.id, outcome="tie", latency_ms=1)
+        store.judge(shown.id, tied(), latency_ms=1)
         assert store.counts().judgements == 1
     other.close()
 
@@ -134,6 +136,7 @@ import os, signal, sys
 from pathlib import Path
 from rlhf_tui.preferences import judging
 from rlhf_tui.preferences.formats import import_labels
+from rlhf_tui.preferences.records import tied
 from rlhf_tui.preferences.store import Store
 
 calls = 0
@@ -162,3 +165,131 @@ def test_an_import_killed_half_way_leaves_nothing_and_can_be_repeated(fill: Fill
     assert list_everything(path) == before
     with Store.open(path) as again:
         assert import_labels(again, labels, heldout_fraction=0.2).pairs == 5
+
+
+LABELLERS = Path(__file__).with_name("labellers.py")
+LIVES = 200
+
+
+def labeller(*words: object) -> subprocess.Popen[str]:
+    """One of the programs of labellers.py, with pipes."""
+    command = [sys.executable, str(LABELLERS), *map(str, words)]
+    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+
+def tell(program: subprocess.Popen[str], line: str) -> None:
+    assert program.stdin is not None
+    program.stdin.write(line + "\n")
+    program.stdin.flush()
+
+
+def heard(program: subprocess.Popen[str]) -> str:
+    assert program.stdout is not None
+    return program.stdout.readline()
+
+
+def written(store: Store) -> list[str]:
+    """Every judgement in the file, as the labellers tell it."""
+    rows = store.database.rows("SELECT id, task_id, outcome FROM judgement ORDER BY id")
+    return [f"{row['id']} {row['task_id']} {row['outcome']}" for row in rows]
+
+
+def given_twice(store: Store) -> list[tuple[int, int]]:
+    """(rater, task) with more than one judgement."""
+    rows = store.database.rows("SELECT rater_id, task_id FROM judgement GROUP BY 1, 2 HAVING COUNT(*) > 1")
+    return [(row[0], row[1]) for row in rows]
+
+
+def test_kill_9_at_200_random_moments_loses_no_answer_and_doubles_none(fill: Filled) -> None:
+    store = fill(prompts=60, per_prompt=4)
+    path = store.database.path
+    store.close()  # nobody else keeps the file open: every life has to recover what the one before left
+    said: list[str] = []
+    unsaid = 0  # answers that were on disk when their labeller died before it could say so
+    with labeller("killed", path, 2026) as labelling:
+        for life in range(LIVES):
+            tell(labelling, f"life {life}")
+            told = json.loads(heard(labelling))
+            assert told["killed"], told
+            said += told["said"]
+            with Store.open(path) as again:
+                assert again.database.rows("PRAGMA integrity_check")[0][0] == "ok"
+                on_disk = written(again)
+                assert given_twice(again) == []
+            acknowledged = set(said)
+            assert [line for line in on_disk if line in acknowledged] == said, "an acknowledged answer is lost"
+            assert len(on_disk) - len(said) - unsaid in (0, 1), "one life left more than one answer unsaid"
+            unsaid = len(on_disk) - len(said)
+        assert labelling.stdin is not None
+        labelling.stdin.close()
+    assert labelling.returncode == 0
+    assert len(said) > LIVES  # they did not all die before their first answer
+    with Store.open(path) as again:
+        assert len(again.facts()) == len(on_disk)  # every answer is an active one
+
+
+@pytest.mark.parametrize("raters", [("ada", "grace"), ("ada", "ada")])
+def test_two_labelling_programs_at_once_lose_nothing(fill: Filled, raters: tuple[str, str]) -> None:
+    store = fill(prompts=60, per_prompt=4)
+    programs = [labeller("sitting", store.database.path, rater, 40) for rater in raters]
+    for program in programs:
+        assert heard(program) == "ready\n"
+    for program in programs:
+        tell(program, "go")
+    said = [program.communicate()[0].split("\n")[:-1] for program in programs]
+    assert [program.returncode for program in programs] == [0, 0]
+    assert [len(lines) for lines in said] == [40, 40]
+    assert sorted(written(store)) == sorted(said[0] + said[1])
+    assert store.database.rows("PRAGMA integrity_check")[0][0] == "ok"
+    active = {(fact.rater, fact.task_id) for fact in store.facts()}
+    answered = {(rater, int(line.split()[1])) for rater, lines in zip(raters, said, strict=True) for line in lines}
+    assert active == answered
+    assert len(store.facts()) == len(active)  # where both answered the same task, one answer counts
+    if raters[0] != raters[1]:
+        assert given_twice(store) == []
+
+
+def small_disk() -> list[str]:
+    """The words that run a command with 2 MB of disk of its own at the folder named next, for root and others."""
+    return ["unshare", "--user", "--map-root-user", "--mount", "sh", "-ec", _ON_A_SMALL_DISK, "sh"]
+
+
+_ON_A_SMALL_DISK = """
+mount -t tmpfs -o size=2m tmpfs "$1"
+cp "$2" "$1/preferences.db"
+shift 2
+exec "$@"
+"""
+
+
+def no_small_disk() -> bool:
+    try:
+        command = ["unshare", "--user", "--map-root-user", "--mount", "mount", "-t", "tmpfs", "tmpfs", "/mnt"]
+        return subprocess.run(command, capture_output=True).returncode != 0
+    except FileNotFoundError:
+        return True
+
+
+@pytest.mark.skipif(no_small_disk(), reason="needs unshare and user namespaces, for a small disk of its own")
+def test_a_disk_that_fills_up_is_said_and_the_same_answer_can_be_given_again(fill: Filled, tmp_path: Path) -> None:
+    store = fill(prompts=40)
+    path = store.database.path
+    store.close()
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    command = [sys.executable, str(LABELLERS), "full", str(disk / "preferences.db")]
+    done = subprocess.run([*small_disk(), str(disk), str(path), *command], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    opening, *rounds = [json.loads(line) for line in done.stdout.splitlines()]
+    assert "disk is full" in opening
+    failed = [told for told in rounds if told["error"]]
+    unstored = [told for told in failed if not told["stored"]]
+    assert unstored, "the disk was never full"
+    assert len(failed) < len(rounds), "the disk was always full"
+    for told in failed:
+        assert "disk is full" in told["error"]
+    for told in unstored:
+        assert told["kept"], "the answer, or what it is about, is gone from the screen"
+    for told in rounds:
+        assert told["stored_at_last"] == [f"note {told['pages']}"], "each answer is there once"
+        assert told["went_on"]

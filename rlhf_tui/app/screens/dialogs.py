@@ -155,9 +155,9 @@ def error_dialog(error: UserError) -> TextDialog:
     return TextDialog("That did not work", Content("\n\n").join(parts))
 
 
-def help_dialog(screen: str, title: str) -> TextDialog:
+def help_dialog(screen: str, title: str, keymap: keys.Keymap) -> TextDialog:
     """Every key of a screen."""
-    listed = keys.help_rows(screen)
+    listed = keys.help_rows(screen, keymap)
     width = max(len(key) for key, _ in listed) + 2
     body = [Content.assemble(tinted(key.ljust(width), "accent"), text) for key, text in listed]
     tail = tinted("Hold shift while dragging to select text with the mouse.", "quiet")

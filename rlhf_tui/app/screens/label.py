@@ -1,283 +1,429 @@
-"""The labelling screen: two candidates side by side, and the keys on which the fingers rest."""
+"""The labelling screen: candidates in view, an answer on one key, the next ones at once.
+
+What a key means for an answer is in `label_draft`, the face of the screen in `label_view`, what its lines
+say in `label_panels`, its windows in `label_dialogs`. The order of work for one key: the answer is on disk,
+the next candidates are drawn, and only when they are on screen the statistics are made.
+"""
 
 from __future__ import annotations
 
-import math
-import sqlite3
+import shlex
+from collections import Counter
 from collections.abc import Callable
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, ClassVar, cast
 
 from textual.app import ComposeResult
 from textual.binding import BindingType
-from textual.containers import Container, VerticalScroll
-from textual.content import Content
 from textual.screen import Screen
-from textual.widgets import Static
+from textual.timer import Timer
 
-from rlhf_tui.app import keys, words
-from rlhf_tui.app.labelling import Answer, Sitting, own_rater
-from rlhf_tui.app.screens.dialogs import LineDialog, TextDialog, WritingDialog
-from rlhf_tui.app.widgets.candidate import Candidate
-from rlhf_tui.app.widgets.panel import Panel, Row, lines, rows, tinted
-from rlhf_tui.app.widgets.status import Ends, KeyLine
+from rlhf_tui.app import formatted, keys
+from rlhf_tui.app.labelling import Sitting, described, own_rater
+from rlhf_tui.app.screens import label_draft, label_panels
+from rlhf_tui.app.screens.label_panels import Progress
+from rlhf_tui.app.screens.label_view import Aside, LabelView
+from rlhf_tui.app.screens.label_windows import Windows
+from rlhf_tui.app.widgets.status import KeyLine
 from rlhf_tui.errors import UserError
-from rlhf_tui.preferences.display import clean
-from rlhf_tui.preferences.statistics import Rate, label_report
-from rlhf_tui.preferences.store import Completion, HistoryEntry, Store
+from rlhf_tui.preferences.nudges import nudges
+from rlhf_tui.preferences.queue import Rules
+from rlhf_tui.preferences.records import Fact, Rater, Verdict, prefer, tied
+from rlhf_tui.preferences.statistics import LabelReport, label_report
+from rlhf_tui.preferences.store import Store
 
 if TYPE_CHECKING:
     from rlhf_tui.app.app import RlhfApp
 
-ZOOMS = ("", "zoom-a", "zoom-b")
-BUSY = UserError(
-    "The answer could not be stored.",
-    why="Another program holds the project's database.",
-    todo="Wait a moment and give the answer again.",
-)
+#: Which actions exist only for some kinds of task: elsewhere their keys mean something else, or nothing.
+ONLY = {
+    "prefer": ("pair",),
+    "tie": ("pair",),
+    "all_bad": ("pair", "rank"),
+    "place": ("rank",),
+    "equal": ("rank",),
+    "mark": ("rate",),
+    "accept": ("accept",),
+    "erase": ("rank", "rate", "accept"),
+    "commit": ("rank", "rate", "accept"),
+}
+#: Seconds after an answer until the statistics are made: never in the way of the next key.
+PAUSE = 0.3
+#: After so many answers beside the same nudge it goes; the statistics still hold it.
+HEARD = 5
 
 
 class LabelScreen(Screen[None]):
-    """Judging pairs. Blind: neither the source nor any score of a candidate is shown."""
+    """Judging candidates. Blind: neither the source nor any score of a candidate is shown."""
 
-    BINDINGS: ClassVar[list[BindingType]] = keys.bindings("label")
+    BINDINGS: ClassVar[list[BindingType]] = keys.bindings(
+        "label", "label-pair", "label-rank", "label-rate", "label-accept"
+    )
 
-    def __init__(self, store: Store, *, clock: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        store: Store,
+        *,
+        rater: Rater | None,
+        rules: Rules,
+        clock: Callable[[], float],
+        keymap: keys.Keymap | None = None,
+    ) -> None:
+        """`rater` None: the project's own. The screen closes the store when it goes."""
         super().__init__()
-        self._store = store
-        self._clock = clock
-        self._zoom = 0
-        self._stacked = False
+        self.store, self.rules = store, rules
+        self._rater, self._clock = rater, clock
+        self._keymap: keys.Keymap = keymap or {}
         self._sitting: Sitting | None = None
+        self._draft = label_draft.draft("pair", 2)
+        self._unsaved = self._trouble = self._guideline = ""
+        self._aside = Aside()
+        self._later: Timer | None = None
+        self._windows = Windows(self)
+        self._heard: Counter[str] = Counter()
 
     def compose(self) -> ComposeResult:
-        """Two lines of facts, the prompt, the candidates, the answers, the keys."""
-        yield Ends(id="head")
-        yield Ends(id="facts")
-        with Container(id="label-main"):
-            with Container(id="label-body"):
-                with VerticalScroll(id="prompt", classes="panel", can_focus=False) as prompt:
-                    prompt.border_title = Content("Prompt")
-                    yield Static("", id="prompt-text", markup=False)
-                with Container(id="candidates"):
-                    yield Candidate("A", id="left")
-                    yield Candidate("B", id="right")
-                yield Panel("Your answer", id="answer")
-            with Container(id="label-side"):
-                yield Panel("You", id="you")
-                yield Panel("Last answers", id="history")
+        """The view, and the line of keys."""
+        yield LabelView(id="label-view")
         yield KeyLine(id="keys")
 
     def on_mount(self) -> None:
-        """Begin the sitting and show the first pair."""
-        size = self.app.size
-        self._sitting = Sitting(
-            self._store, own_rater(self._store), columns=size.width, rows=size.height, clock=self._clock
-        )
-        self._show_pair()
+        """Begin once the screen has its size: the layout is stored with what is shown."""
+        self.view.asked.hint = f"{self._key('label.read')} opens it"
+        self.call_after_refresh(self.begin)
 
     def on_unmount(self) -> None:
         """End the sitting and close the database."""
         if self._sitting:
-            self._sitting.close()
-        self._store.close()
+            self.guarded(self._sitting.close)
+        self.store.close()
 
     def on_resize(self) -> None:
         """The lines are laid out for a width."""
         if self._sitting:
-            self._show_facts()
+            self.show_lines()
 
     def command(self) -> str:
         """The same on the command line."""
-        return "label"
+        return f"label --rater {shlex.quote(self._rater.handle)}" if self._rater else "label"
 
-    def action_answer(self, answer: Answer, strength: int) -> None:
-        """Store an answer and show the next pair."""
-        self._guarded(lambda: self.sitting.answer(answer, strength))
+    @property
+    def sitting(self) -> Sitting:
+        """The sitting, which exists once the screen has begun."""
+        assert self._sitting is not None
+        return self._sitting
+
+    @property
+    def view(self) -> LabelView:
+        """What is drawn."""
+        return self.query_one(LabelView)
+
+    @property
+    def kind(self) -> str:
+        """What kind of task is judged now: an earlier answer that is open again may be of another one."""
+        shown = self._sitting.shown if self._sitting else None
+        return shown.kind if shown else self.rules.kind
+
+    @property
+    def keys_named(self) -> str:
+        """Which of the key registry's screens this is now."""
+        return keys.screen_of(self.kind)
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        """The same key may mean different things in different modes."""
+        if self._sitting is None:
+            return action == "back"
+        return self.kind in ONLY.get(action, (self.kind,))
+
+    # Answers
+
+    def action_prefer(self, place: int, strength: int) -> None:
+        """One of a pair is better."""
+        self._answer(prefer(place, strength))
+
+    def action_tie(self) -> None:
+        """Both are equally good."""
+        self._answer(tied())
+
+    def action_all_bad(self) -> None:
+        """None should be learnt from."""
+        self._answer(Verdict("both_bad"))
+
+    def action_skip(self) -> None:
+        """It comes back in the next sitting."""
+        self._answer(Verdict("skip"))
+
+    def action_discard(self) -> None:
+        """It does not come back."""
+        self._answer(Verdict("discard"))
+
+    def action_place(self, number: int) -> None:
+        """The next in the order."""
+        self._say(lambda: label_draft.with_sign(self._draft, str(number)))
+
+    def action_equal(self) -> None:
+        """The next is as good as the last."""
+        self._say(lambda: label_draft.with_sign(self._draft, "="))
+
+    def action_mark(self, mark: int) -> None:
+        """Mark the lit answer and light the next one without a mark."""
+        place = self.view.candidates.lit or 0
+        if place < len(self._draft.marks) and self._say(lambda: label_draft.with_mark(self._draft, place, mark)):
+            self.view.candidates.light(label_draft.next_open(self._draft, place))
+
+    def action_accept(self, yes: bool) -> None:
+        """Accept or reject the lit answer."""
+        self.action_mark(int(yes))
+
+    def action_erase(self) -> None:
+        """Take the last sign or mark back."""
+        if self.sitting.shown is None:
+            return
+        self._draft, place = label_draft.erased(self._draft, self.view.candidates.lit or 0)
+        if self._draft.marks:
+            self.view.candidates.light(place)
+        self._show_draft()
+
+    def action_commit(self) -> None:
+        """Store the order or the marks. An untouched order is not an answer."""
+        if self.sitting.shown is None or self.sitting.too_early:
+            return
+        try:
+            said = label_draft.verdict(self._draft)
+        except ValueError as error:
+            self.notify(str(error), timeout=3, markup=False)
+        else:
+            self._answer(said)
 
     def action_undo(self) -> None:
         """Take the last answer back."""
-        if not self._guarded(lambda: self.sitting.undo()):
+        if self._move(self.sitting.undo) is False:
             self.notify("There is nothing to take back.", timeout=2)
 
     def action_redo(self) -> None:
         """Give the answer taken back again."""
-        if not self._guarded(lambda: self.sitting.redo()):
+        if self._move(self.sitting.redo) is False:
             self.notify("There is nothing to give again.", timeout=2)
 
-    def action_note(self) -> None:
-        """Ask for a note, which is stored with the answer."""
-        if self.sitting.pair is None:
-            return
-        dialog = LineDialog("Note on this pair", start=self.sitting.note, hint="stored with your answer")
-        self.app.push_screen(dialog, self._take_note)
+    # Looking
+
+    def action_scroll_all(self, by: int) -> None:
+        """Scroll every candidate by lines."""
+        self.view.candidates.scroll_all(by)
+
+    def action_scroll_page(self, by: int) -> None:
+        """Scroll every candidate by a page."""
+        self.view.candidates.scroll_pages(by)
+
+    def action_scroll_far(self, by: int) -> None:
+        """Scroll every candidate to its beginning or its end."""
+        self.view.candidates.scroll_to_end(by)
+
+    def action_scroll_lit(self, by: int) -> None:
+        """Scroll only the lit candidate."""
+        self.view.candidates.scroll_lit(by)
+
+    def action_light(self, by: int) -> None:
+        """Light up the next candidate, or the one before."""
+        self.view.candidates.step(by)
+        if self.view.look == "diff":
+            self.view.dress()
 
     def action_zoom(self) -> None:
-        """Only A, only B, both."""
-        self._zoom = (self._zoom + 1) % len(ZOOMS)
-        for name in ZOOMS[1:]:
-            self.set_class(ZOOMS[self._zoom] == name, name)
+        """Only one candidate, then the next, then all again."""
+        self.view.candidates.zoom()
 
     def action_stack(self) -> None:
         """Side by side or one above the other."""
-        self._stacked = not self._stacked
-        self.set_class(self._stacked, "stacked")
-        self.sitting.layout = "stacked" if self._stacked else "side-by-side"
+        self.view.candidates.stack()
+        self.sitting.layout = self.view.candidates.arrangement.name
 
-    def action_scroll_both(self, by: int) -> None:
-        """Scroll both candidates by lines; ten means a page."""
-        for pane in self.query(Candidate):
-            step = by if abs(by) == 1 else int(math.copysign(max(pane.size.height - 2, 1), by))
-            pane.scroll_relative(y=step, animate=False)
+    def action_markdown(self) -> None:
+        """Formatted, or as it was written."""
+        self._look("markdown")
+        if self.view.look and any(len(pane.text) > formatted.LONGEST for pane in self.view.candidates.shown):
+            self.notify(f"Texts of more than {formatted.LONGEST:,} characters stay as they are.", timeout=3)
 
-    def action_guideline(self) -> None:
-        """Read the guideline, or write one."""
-        guideline = self._store.guideline()
-        title = f"Guideline, version {guideline.version}" if guideline else "Guideline: what makes an answer better?"
-        self.app.push_screen(WritingDialog(title, guideline.body_md if guideline else ""), self._take_guideline)
+    def action_word_diff(self) -> None:
+        """Mark the words that the other answer does not have."""
+        self._look("diff")
 
-    def action_statistics(self) -> None:
-        """How this rater has judged so far."""
-        self.app.push_screen(TextDialog("How you judge", rows(self._statistics())))
+    def action_ask(self, what: str) -> None:
+        """Open a window; what it hands back is dealt with in `label_windows`."""
+        self._windows.open(what)
 
     def action_back(self) -> None:
         """Back to the pairs."""
         self.dismiss(None)
 
-    @property
-    def sitting(self) -> Sitting:
-        """The sitting, which exists once the screen is mounted."""
-        assert self._sitting is not None
-        return self._sitting
+    # The sitting
 
-    def _guarded(self, write: Callable[[], bool]) -> bool:
-        try:
-            done = write()
-        except UserError as error:
-            cast("RlhfApp", self.app).show_error(error)
-            return True
-        except sqlite3.OperationalError:
-            cast("RlhfApp", self.app).show_error(BUSY)
-            return True
-        if done:
-            self._show_pair()
-        return done
+    def begin(self, *, rater: Rater | None = None, rules: Rules | None = None) -> None:
+        """A new sitting: at first, and for another rater or another mode."""
+        self._rater, self.rules = rater or self._rater, rules or self.rules
+        before, size = self._sitting, self.app.size
+        layout = self.view.candidates.arranged(2 if self.rules.kind == "pair" else self.rules.size).name
 
-    def _take_note(self, note: str | None) -> None:
-        if note is not None:
-            self.sitting.note = note.strip()
-            self._show_facts()
-
-    def _take_guideline(self, body: str | None) -> None:
-        if body is not None and body.strip():
-            self._store.set_guideline(body)
-            self._show_facts()
-
-    def _show_pair(self) -> None:
-        pair = self.sitting.pair
-        prompt = self.query_one("#prompt-text", Static)
-        if pair is None:
-            prompt.update(self._nothing_left())
-        else:
-            prompt.update(self._conversation())
-            self.query_one("#left", Candidate).show(clean(pair.left.text), _facts(pair.left))
-            self.query_one("#right", Candidate).show(clean(pair.right.text), _facts(pair.right))
-        self.query_one("#prompt").scroll_home(animate=False)
-        for part in ("#candidates", "#answer"):
-            self.query_one(part).display = pair is not None
-        self._show_facts()
-
-    def _conversation(self) -> Content:
-        """The prompt as the rater reads it: earlier turns quietly, the last one plainly."""
-        pair = self.sitting.pair
-        if pair is None:
-            return Content("")
-        *earlier, last = pair.prompt.messages
-        shown = [tinted(f"{turn.role}: {clean(turn.content)}", "quiet") for turn in earlier]
-        return lines(*shown, Content(clean(last.content)))
-
-    def _nothing_left(self) -> Content:
-        if self.sitting.judged:
-            return lines(
-                tinted(f"✓ No pair is left: {words.plural(self.sitting.judged, 'judgement')} by you.", "good"),
-                "Press esc and then 3 to train the reward model, or u to go back to the last pair.",
+        def begin() -> None:
+            self._sitting = Sitting(
+                self.store,
+                self._rater or own_rater(self.store),
+                rules=self.rules,
+                columns=size.width,
+                rows=size.height,
+                layout=layout,
+                clock=self._clock,
             )
-        return Content("There is no pair to judge yet. Press esc, then ⏎ to generate candidates.")
+            if before:
+                before.close()
 
-    def _show_facts(self) -> None:
+        if self.guarded(begin):
+            self._aside = Aside()
+            self.read_guideline()
+            self.show_task()
+            if before is None:
+                self.set_interval(1.0, self._look_for_more)
+        elif before is None:
+            self.dismiss(None)
+
+    def _answer(self, verdict: Verdict) -> None:
+        shown = self.sitting.shown
+        if shown is None:
+            return
+        what = described(verdict, shown.kind)
+        if self._move(lambda: self.sitting.answer(verdict)) is None:
+            # Not on disk: the candidates, the note and the draft are still there, and so is what was said.
+            self._unsaved = what if self.sitting.shown else ""
+            self.show_lines()
+
+    def _move(self, step: Callable[[], bool]) -> bool | None:
+        """Go on to what the sitting shows next. False: it did nothing. None: it failed, and the window says why."""
+        done: list[bool] = []
+        before = self.sitting.shown
+        fine = self.guarded(lambda: done.append(step()))
+        if self.sitting.shown is not before:
+            self._unsaved = ""
+            self.show_task()
+        elif fine:
+            self.show_lines()
+        return done[0] if fine else None
+
+    def guarded(self, work: Callable[[], object]) -> bool:
+        """Do something with the store; what fails is told in a window, and False."""
+        try:
+            work()
+        except UserError as error:
+            self._trouble = str(error)
+            cast("RlhfApp", self.app).show_error(error)
+            return False
+        self._trouble = ""
+        return True
+
+    def _say(self, draft: Callable[[], label_draft.Draft]) -> bool:
+        """Put the draft on; False when the key comes too early or makes no sense there."""
+        if self.sitting.shown is None or self.sitting.too_early:
+            return False
+        try:
+            self._draft = draft()
+        except ValueError as error:
+            self.notify(str(error), timeout=2, markup=False)
+            return False
+        self._show_draft()
+        return True
+
+    def _look_for_more(self) -> None:
+        """What others have written: new tasks appear by themselves, also when there were none."""
+        try:
+            came = self.sitting.look()
+        except UserError as error:
+            self._trouble = error.what
+            came = False
+        if came:
+            self._trouble = ""
+            self.show_task()
+        elif self.sitting.shown is None:
+            self._show_nothing()
+        self._show_counts()
+
+    # Showing
+
+    def show_task(self) -> None:
+        shown = self.sitting.shown
+        if shown is None:
+            self._show_nothing()
+        else:
+            self._draft = label_draft.draft(shown.kind, len(shown.shown))
+            self.view.show_task(shown, self._draft)
+            self.sitting.layout = self.view.candidates.arrangement.name
+        self.show_lines()
+        if self._later:
+            self._later.stop()
+        self._later = self.set_timer(PAUSE, self._count)
+
+    def _show_nothing(self) -> None:
+        live = cast("RlhfApp", self.app).overview.live
+        progress = live.state.progress if live else None
+        done = f": {progress.done} of {progress.total} {progress.unit}" if progress else ""
+        going_on = f"{live.name} is going on{done}." if live else ""
         sitting = self.sitting
-        number = min(sitting.judged + 1, sitting.total)
-        where = f"pair {number} of {sitting.total}" if sitting.total else "no pairs"
-        left = Content.assemble(tinted("Label", "accent"), "  ", tinted(where, "strong"))
-        self.query_one("#head", Ends).show(left, Content(self._pace()))
-        guideline = self._store.guideline()
-        says = first_line(guideline.body_md) if guideline else "no guideline yet: g writes one"
-        self.query_one("#facts", Ends).show(
-            tinted(says, "quiet"), tinted("blind: order is shuffled, sources hidden", "quiet")
+        self.view.show_nothing(
+            label_panels.nothing_left(self._progress(), sitting.rater.handle, going_on, self._trouble, self._key)
         )
-        self.query_one("#answer", Panel).show(self._answers())
-        self.query_one("#you", Panel).show(rows(self._statistics()), title=f"You ({sitting.rater.handle})")
-        self.query_one("#history", Panel).show(self._history())
-        self.query_one(KeyLine).show(keys.footer("label", self.app.size.width, live=False))
 
-    def _pace(self) -> str:
+    def _show_draft(self) -> None:
+        self.view.show_standing(self._draft)
+        self._show_answer()
+
+    def show_lines(self) -> None:
+        self._show_counts()
+        self._show_answer()
+        footer = keys.footer(self.keys_named, self.app.size.width, live=False, keymap=self._keymap)
+        self.query_one(KeyLine).show(footer)
+
+    def _show_counts(self) -> None:
+        progress, handle = self._progress(), self.sitting.rater.handle
+        self.view.show_lines(progress, handle, self._guideline, self._key("label.guideline"))
+        self.view.show_side(progress, self.sitting.facts, self._aside, handle)
+
+    def _show_answer(self) -> None:
         sitting = self.sitting
-        share = words.percent(sitting.judged / sitting.total) if sitting.total else ""
-        each = sitting.seconds_each
-        if math.isnan(each):
-            return share
-        left = words.duration(each * sitting.left_over)
-        return f"{share} · {words.duration(each)} a pair · {left} left"
+        answers = label_panels.answers(self.kind, self._draft, self._keymap)
+        remarks = label_panels.remarks(sitting.last, sitting.note, sitting.flags, self._unsaved)
+        self.view.show_answer(answers if sitting.shown else None, remarks, self._aside)
 
-    def _answers(self) -> Content:
-        parts = [
-            ("d", "A much"),
-            ("f", "A better"),
-            ("SPACE", "tie"),
-            ("j", "B better"),
-            ("k", "B much"),
-            ("x", "both bad"),
-        ]
-        answers = Content("   ").join(Content.assemble(tinted(key, "accent"), f" {label}") for key, label in parts)
-        last = f"last: {self.sitting.last}  (u undo)" if self.sitting.last else "s skips, u takes an answer back"
-        note = f"note: {words.one_line(self.sitting.note, 40)}" if self.sitting.note else ""
-        return lines(answers, tinted("   ".join(part for part in (last, note) if part), "quiet"))
+    def _count(self) -> None:
+        """Make the statistics, now that the candidates are on screen."""
+        given = self.sitting.facts
+        today = datetime.now(UTC).date().isoformat()
+        report = label_report(given)
+        self._aside = Aside(
+            report=report,
+            nudge=self._nudge(given, report),
+            skipped=sum(fact.verdict.outcome == "skip" for fact in given),
+            today=sum(fact.created_at.startswith(today) for fact in given),
+        )
+        self._show_counts()
+        self._show_answer()
 
-    def _statistics(self) -> list[Row]:
-        report = label_report(self._store, self.sitting.rater.id)
-        seconds = "-" if report.median_seconds is None else words.duration(report.median_seconds)
-        return [
-            Row("judged", str(report.n), f"{report.ties} ties"),
-            Row("both bad", str(report.both_bad), f"{report.skipped} skipped"),
-            Row("A chosen", _rate(report.first_side), _interval(report.first_side)),
-            Row("longer chosen", _rate(report.longer_wins), _interval(report.longer_wins)),
-            Row("median time", seconds),
-        ]
+    def _nudge(self, given: list[Fact], report: LabelReport) -> str:
+        """The first nudge that has not been beside enough answers already."""
+        for nudge in nudges(given, report):
+            if self._heard[nudge.id] < HEARD:
+                self._heard[nudge.id] += 1
+                return nudge.text
+        return ""
 
-    def _history(self) -> Content:
-        entries = self._store.history(self.sitting.rater.id, limit=14)
-        if not entries:
-            return tinted("None yet.", "quiet")
-        return lines(*(_entry(entry) for entry in entries))
+    def _progress(self) -> Progress:
+        sitting = self.sitting
+        return Progress(self.kind, sitting.judged, sitting.left_over, sitting.seconds_each)
 
+    def read_guideline(self) -> None:
+        guideline = self.store.guideline()
+        self._guideline = label_panels.first_line(guideline.body_md) if guideline else ""
 
-def first_line(body: str) -> str:
-    """What a guideline is called: its first line that says something."""
-    return next((line.strip(" #*") for line in clean(body).splitlines() if line.strip(" #*")), "guideline")
+    def _key(self, action_id: str) -> str:
+        return keys.key_of(self.keys_named, action_id, self._keymap)
 
-
-def _facts(completion: Completion) -> str:
-    return f"{completion.n_tokens} tok" if completion.n_tokens else words.plural(len(completion.text), "character")
-
-
-def _rate(rate: Rate) -> str:
-    return "-" if rate.share is None else words.percent(rate.share)
-
-
-def _interval(rate: Rate) -> str:
-    return f"{rate.low * 100:.0f} to {rate.high * 100:.0f} %" if rate.n else ""
-
-
-def _entry(entry: HistoryEntry) -> Content:
-    side = {"left": "A", "right": "B"}.get(entry.winner or "", "")
-    said = f"{side} {'much' if entry.strength > 1 else 'better'}" if side else entry.outcome.replace("_", " ")
-    return Content.assemble(f"{said:<9} ", tinted(words.one_line(clean(entry.prompt), 22), "quiet"))
+    def _look(self, look: str) -> None:
+        self.view.look = "" if self.view.look == look else look
+        self.view.dress()

@@ -61,7 +61,7 @@ def count_rows(view: Overview) -> list[Row]:
     counts = view.counts
     return [
         Row("prompts", f"{counts.prompts:,}", f"{counts.heldout} held out"),
-        Row("candidates", f"{counts.completions:,}"),
+        Row("candidates", f"{counts.completions:,}", near_identical(counts.near_duplicates)),
         Row("to judge", words.plural(counts.pairs_waiting, "pair"), tone="accent" if counts.pairs_waiting else ""),
         Row("judgements", f"{counts.judgements:,}", f"{counts.ties} ties, {counts.both_bad} both bad"),
         Row("raters", ", ".join(f"{rater.handle} ({rater.kind})" for rater in view.raters) or "nobody yet"),
@@ -91,6 +91,11 @@ def latest_candidates(run: Watched | None, width: int, height: int) -> Content:
         found.append(Content.assemble(tinted("P ", "accent"), words.one_line(clean(sample.prompt), width - 2)))
         found.append(Content.assemble(tinted("→ ", "quiet"), words.one_line(clean(sample.completion), width - 2)))
     return lines(*found)
+
+
+def near_identical(count: int) -> str:
+    """How many candidates nobody is shown."""
+    return f"{count:,} near-identical left out" if count else ""
 
 
 def next_words(view: Overview) -> Content | str:

@@ -64,7 +64,7 @@ def before_start(view: Overview) -> Content:
     missing = view.missing("reward")
     if missing:
         return tinted(str(missing).replace("\n", " "), "warn")
-    return Content(f"Press ⏎ to train on {words.plural(view.counts.pairs + view.counts.ties, 'judged pair')}.")
+    return Content(f"Press ⏎ to train on {words.plural(view.counts.teaching, 'judgement')}.")
 
 
 def heldout_result(run: Watched | None) -> Mapping[str, Any]:
@@ -118,7 +118,7 @@ def setup_rows(view: Overview, settings: Settings) -> list[Row]:
     """What the training is told."""
     reward = settings.reward
     return [
-        Row("pairs", f"{view.counts.pairs}", f"and {view.counts.ties} ties"),
+        Row("judgements", f"{view.counts.teaching}", f"{view.counts.ties} ties"),
         Row("epochs", f"{reward.epochs}", f"{reward.batch_pairs} a step"),
         Row("learning rate", f"{reward.learning_rate:g}", f"head {reward.head_learning_rate:g}"),
         Row("smoothing", f"{reward.label_smoothing:g}", "of the labels"),

@@ -91,7 +91,10 @@ class StageScreen(Screen[None]):
         left, right = headline(view, self.rlhf.starting, time.time(), self.app.size.width)
         self.query_one("#head", Ends).show(left, right)
         self.query_one(StageBar).show([view.mark(name) for name, _ in keys.STAGES])
-        self.query_one(KeyLine).show(keys.footer(self.STAGE, self.app.size.width, live=view.live is not None))
+        keymap = self.rlhf.keymap
+        self.query_one(KeyLine).show(
+            keys.footer(self.STAGE, self.app.size.width, live=view.live is not None, keymap=keymap)
+        )
         self.show(view)
 
     def show(self, view: Overview) -> None:

@@ -1,10 +1,21 @@
-"""Files of prompts and of judgements: reading them whole or not at all, and writing them for others.
+"""Files of prompts and of judgements: read whole or not at all, and written for others.
 
-`prompts` reads prompts, `labels` is our own line for one judgement, `trl` the one TRL trains on,
-`pairs` imports and exports either, `lines` reads JSON lines with errors that name the line.
+`import_labels` and `preview` take any format that `detect` knows by its keys (`readers` has one reader each),
+from files by `lines` and `tables` and from the hub by `hub`; `read_prompts` takes prompts. `export_labels` and
+`export_all` write what other trainers read as it is (`writers`), each with a manifest.
 """
 
-from rlhf_tui.preferences.formats.pairs import ImportReport, export_labels, import_labels
+from rlhf_tui.preferences.formats.exporting import ExportReport, export_all, export_labels
+from rlhf_tui.preferences.formats.importing import ImportReport, Preview, import_labels, preview
 from rlhf_tui.preferences.formats.prompts import read_prompts
 
-__all__ = ["ImportReport", "export_labels", "import_labels", "read_prompts"]
+__all__ = [
+    "ExportReport",
+    "ImportReport",
+    "Preview",
+    "export_all",
+    "export_labels",
+    "import_labels",
+    "preview",
+    "read_prompts",
+]

@@ -1,123 +1,209 @@
-"""JSON lines with errors that name the file and the line."""
+"""Text files line by line and JSON value by value, however large, with errors that name file and line.
+
+Files may be gzipped (told by their first bytes) and may begin with a byte order mark; lines end with LF or
+CRLF and with nothing else: a JSON string may hold U+2028 and its like as they are. Nothing here holds more
+than one line or one JSON value, and one that is longer than `LONGEST` is refused, so that a small file that
+unpacks to a huge one cannot fill the memory.
+"""
 
 from __future__ import annotations
 
+import gzip
 import json
-import os
-from collections.abc import Collection, Iterable
+import re
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, NamedTuple
 
-from rlhf_tui.errors import UsageError, UserError
-from rlhf_tui.preferences.records import ROLES, Message
+from rlhf_tui.errors import UsageError
+
+LONGEST = 64 * 2**20  # bytes of one line, characters of one JSON value
+_CHUNK = 2**18
+_GZIP = b"\x1f\x8b"
+_SPACE = re.compile(r"[ \t\n\r]*")
 
 
-class Malformed(Exception):
-    """A line does not say what it should. Always caught by the reader, which knows file and line."""
+class Row(NamedTuple):
+    """One value of a file and the number of the line (in a table without lines: of the row) it begins on."""
+
+    number: int
+    value: Any
 
 
-def read_lines(path: Path) -> list[tuple[int, str]]:
-    """The lines of a UTF-8 file that are not blank, numbered from 1. Raises UsageError, also for an empty file."""
+def broken(name: object, number: int, why: str, *, todo: str = "", unit: str = "line") -> UsageError:
+    """The error for a bad line; nothing of the file has been taken."""
+    return UsageError(f"{name}, {unit} {number} cannot be read.", why=why, todo=todo or "Nothing was imported.")
+
+
+@contextmanager
+def open_bytes(path: Path) -> Iterator[IO[bytes] | gzip.GzipFile]:
+    """The bytes of a file, unpacked when it is gzipped. Raises UsageError when they cannot be read."""
     try:
-        raw = path.read_bytes()
+        with path.open("rb") as raw:
+            packed = raw.read(2) == _GZIP
+        with gzip.open(path, "rb") if packed else path.open("rb") as stream:
+            yield stream
     except FileNotFoundError:
         raise UsageError(f"There is no file {path}.") from None
+    except (gzip.BadGzipFile, zlib.error, EOFError) as error:
+        raise UsageError(
+            f"{path} cannot be unpacked.", why=f"It is a damaged gzip file: {error}.", todo="Nothing was imported."
+        ) from None
     except OSError as error:
         raise UsageError(f"{path} cannot be read.", why=error.strerror or str(error)) from None
+
+
+def text_lines(path: Path) -> Iterator[tuple[int, str]]:
+    """The lines of a UTF-8 file with their ends, numbered from 1. Raises UsageError."""
+    with open_bytes(path) as stream:
+        number = 1
+        while raw := _next_line(path, stream, number):
+            if len(raw) > LONGEST:
+                raise broken(path, number, f"It is longer than {LONGEST >> 20} MiB.")
+            try:
+                yield number, raw.decode("utf-8-sig" if number == 1 else "utf-8")
+            except UnicodeDecodeError:
+                todo = "Save the file as UTF-8 and try again."
+                raise broken(path, number, "It is not UTF-8 text.", todo=todo) from None
+            number += 1
+
+
+def _next_line(path: Path, stream: IO[bytes] | gzip.GzipFile, number: int) -> bytes:
     try:
-        text = raw.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = raw.count(b"\n", 0, error.start) + 1
-        raise broken(path, line, "It is not UTF-8 text.", todo="Save the file as UTF-8 and try again.") from None
-    # Not splitlines(): a JSON string may hold U+2028 and its like as they are.
-    found = [(number, line.strip()) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
-    if not found:
-        raise UsageError(f"{path} is empty.", todo="Name a file with at least one line.")
-    return found
+        return stream.readline(LONGEST + 1)
+    except (gzip.BadGzipFile, zlib.error, EOFError) as error:
+        raise broken(path, number, f"The gzip file is damaged from here on: {error}.") from None
+
+
+def filled_lines(path: Path) -> Iterator[tuple[int, str]]:
+    """The lines that are not blank, without the white space around them. Raises UsageError."""
+    for number, line in text_lines(path):
+        if stripped := line.strip():
+            yield number, stripped
+
+
+def json_rows(path: Path) -> Iterator[Row]:
+    """The values of a file of JSON lines, of one JSON list, or of one JSON value. Raises UsageError.
+
+    The first line tells which: when it is no JSON value by itself but begins one, the file is read as a whole.
+    """
+    first = next(filled_lines(path), None)
+    if first is None:
+        return
+    if first[1].startswith("[") or first[1] == "{":
+        yield from _document(path)
+        return
+    for number, line in filled_lines(path):
+        yield Row(number, parse(path, number, line))
 
 
 def parse(path: Path, number: int, line: str) -> Any:
     """The JSON value of a line. Raises UsageError naming the line."""
     try:
-        value = json.loads(line)
-        json.dumps(value, ensure_ascii=False).encode("utf-8")
-    except UnicodeEncodeError:
-        raise broken(path, number, "It holds half a character (a lone surrogate).") from None
+        return json.loads(line)
     except (ValueError, RecursionError) as error:
         raise broken(path, number, f"It is not JSON: {error}.") from None
-    return value
 
 
-def broken(path: Path, number: int, why: str, *, todo: str = "") -> UsageError:
-    """The error for a bad line; nothing of the file has been taken."""
-    return UsageError(f"{path}, line {number} cannot be read.", why=why, todo=todo or "Nothing was imported.")
+def _document(path: Path) -> Iterator[Row]:
+    """The elements of the one list in a file, decoded one by one; a value that is no list is a list of one."""
+    window = _Window(path)
+    if not window.skip("["):
+        yield window.value()
+        window.expect_end()
+        return
+    if window.skip("]"):
+        window.expect_end()
+        return
+    while True:
+        yield window.value()
+        if window.skip("]"):
+            window.expect_end()
+            return
+        if not window.skip(","):
+            raise window.damaged("a comma or the end of the list is missing", window.at)
 
 
-def text(row: dict[str, Any], key: str, default: str | None = None) -> str:
-    """A string field; absent or null is the default. Raises Malformed."""
-    value = default if row.get(key) is None else row[key]
-    if not isinstance(value, str):
-        raise Malformed(f"{key!r} must be a text.")
-    return value
+class _Window:
+    """A sliding window over the text of a file that grows until it holds a whole JSON value."""
 
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.at = 0
+        self._text = ""
+        self._line = 1  # of the first character of the window
+        self._lines = text_lines(path)
+        self._ended = False
+        self._decoder = json.JSONDecoder()
 
-def choice(row: dict[str, Any], key: str, known: Collection[str]) -> str | None:
-    """A field that is one of the known words, or absent. Raises Malformed."""
-    value = row.get(key)
-    if value is None:
-        return None
-    if not isinstance(value, str) or value not in known:
-        raise Malformed(f"{key!r} is {value!r}; known are {', '.join(known)}.")
-    return value
+    def skip(self, sign: str) -> bool:
+        """Pass white space, and `sign` if it is next; whether it was."""
+        self._to_next()
+        if not self._text.startswith(sign, self.at):
+            return False
+        self.at += 1
+        return True
 
+    def expect_end(self) -> None:
+        self._to_next()
+        if self.at < len(self._text):
+            raise self.damaged("there is more after its end", self.at)
 
-def whole(row: dict[str, Any], key: str) -> int | None:
-    """An integer field, or None when it is absent. Raises Malformed."""
-    value = row.get(key)
-    if value is None:
-        return None
-    if not isinstance(value, int) or isinstance(value, bool) or abs(value) >= 2**63:
-        raise Malformed(f"{key!r} must be a whole number.")
-    return value
+    def value(self) -> Row:
+        """The next JSON value and the line it begins on."""
+        self._to_next()
+        self._drop_read()
+        size = _CHUNK
+        while True:
+            self._grow(size)
+            try:
+                value, end = self._decoder.raw_decode(self._text)
+            except json.JSONDecodeError as error:
+                # An error well inside the window cannot be cured by more text, an open string can.
+                cut_off = error.pos > len(self._text) - 16 or error.msg.startswith("Unterminated string")
+                if self._ended or not cut_off:
+                    raise self.damaged(error.msg, error.pos) from None
+            except RecursionError:
+                raise self.damaged("it is nested too deep", 0) from None
+            else:
+                # A number at the edge of the window may go on.
+                if self._ended or end < len(self._text):
+                    self.at = end
+                    return Row(self._line, value)
+            size *= 4
+            if size > LONGEST:
+                raise self.damaged(f"one value is longer than {LONGEST >> 20} MiB", 0)
 
+    def damaged(self, why: str, position: int) -> UsageError:
+        """The error for the text at `position` of the window."""
+        number = self._line + self._text.count("\n", 0, position)
+        return broken(self.path, number, f"It is not JSON: {why}.")
 
-def texts(row: dict[str, Any], key: str) -> tuple[str, ...]:
-    """A field that is a list of strings, empty when absent. Raises Malformed."""
-    value = row.get(key) or []
-    if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
-        raise Malformed(f"{key!r} must be a list of texts.")
-    return tuple(value)
+    def _to_next(self) -> None:
+        while True:
+            match = _SPACE.match(self._text, self.at)
+            assert match is not None
+            self.at = match.end()
+            if self.at < len(self._text) or self._ended:
+                return
+            self._drop_read()
+            self._grow(_CHUNK)
 
+    def _drop_read(self) -> None:
+        self._line += self._text.count("\n", 0, self.at)
+        self._text, self.at = self._text[self.at :], 0
 
-def messages(value: Any, key: str) -> tuple[Message, ...]:
-    """A conversation: a list of {"role", "content"}. Raises Malformed."""
-    if not isinstance(value, list):
-        raise Malformed(f"{key!r} must be a list of messages.")
-    found = []
-    for item in value:
-        if not isinstance(item, dict) or not isinstance(item.get("content"), str) or item.get("role") not in ROLES:
-            raise Malformed(f'{key!r} must hold messages like {{"role": "user", "content": "…"}}.')
-        found.append(Message(item["role"], item["content"]))
-    return tuple(found)
-
-
-def write_lines(path: Path, rows: Iterable[dict[str, Any]]) -> int:
-    """Write JSON lines beside the target and rename them into place; return how many. Raises UserError."""
-    count = 0
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        try:
-            with beside.open("w", encoding="utf-8", newline="\n") as stream:
-                for row in rows:
-                    stream.write(json.dumps(row, ensure_ascii=False) + "\n")
-                    count += 1
-                stream.flush()
-                os.fsync(stream.fileno())
-            beside.replace(path)
-        finally:
-            beside.unlink(missing_ok=True)
-    except OSError as error:
-        raise UserError(
-            f"{path} cannot be written.", why=error.strerror or str(error), todo="Choose another place."
-        ) from None
-    return count
+    def _grow(self, size: int) -> None:
+        """Read on until the window holds `size` characters, or the file ends."""
+        parts, length = [self._text], len(self._text)
+        while length < size:
+            line = next(self._lines, None)
+            if line is None:
+                self._ended = True
+                break
+            parts.append(line[1])
+            length += len(line[1])
+        if len(parts) > 1:
+            self._text = "".join(parts)

@@ -1,4 +1,4 @@
-"""Reading prompts: a text file with one a line, or JSON lines in the shapes people publish."""
+"""Reading prompts: one a line, or as JSON, a table or a data set of the hub, in the shapes people publish."""
 
 from __future__ import annotations
 
@@ -6,43 +6,52 @@ from pathlib import Path
 from typing import Any
 
 from rlhf_tui.errors import UsageError, nearest
-from rlhf_tui.preferences.formats.lines import Malformed, broken, choice, messages, parse, read_lines, text, texts
+from rlhf_tui.preferences.formats.fields import Malformed, choice, is_missing, messages, text, texts
+from rlhf_tui.preferences.formats.hub import PREFIX
+from rlhf_tui.preferences.formats.sources import KINDS, kind_of, open_source
 from rlhf_tui.preferences.records import SPLITS, Message, NewPrompt
 
-FORMATS = ("txt", "jsonl")
 _SINGLE = ("prompt", "text", "question")
 
 
-def read_prompts(path: Path, *, format: str | None = None) -> list[NewPrompt]:
-    """The prompts of a file; `format` is 'txt' or 'jsonl', taken from the file's name when None.
+def read_prompts(source: Path | str, *, format: str | None = None) -> list[NewPrompt]:
+    """The prompts of a file (maybe gzipped) or of 'hub:OWNER/NAME'; `format` None: by the file's name.
 
-    A JSON line is a string, or an object with one of: `messages` (or `prompt` as messages),
-    `prompt`, `text`, `question`, `instruction` (+ `input`), `turns` (the first one); and maybe
-    `split` ('train' or 'heldout'), `tags` (list) and `kind` (one more tag).
-    Raises UsageError for an empty or broken file, naming the line.
+    In a text file every line is a prompt. A JSON value is a string, or an object with one of: `messages` (or
+    `prompt` as messages), `prompt`, `text`, `question`, `instruction` (+ `input`), `turns` (the first one);
+    and maybe `split` ('train' or 'heldout'), `tags` (list) and `kind` (one more tag). A table has the same
+    as columns. Raises UsageError for an empty or broken file, naming the line.
     """
-    chosen = format or path.suffix.removeprefix(".").replace("ndjson", "jsonl")
-    if chosen not in FORMATS:
-        raise UsageError(
-            f"{path} is not a known kind of prompt file.",
-            why=f"The format {chosen!r} is unknown. {nearest(chosen, FORMATS)}".strip(),
-            todo="Known are .txt (one prompt a line) and .jsonl (one JSON object a line).",
-        )
-    lines = read_lines(path)
-    if chosen == "txt":
-        return [NewPrompt((Message("user", line),), path.name) for _, line in lines]
-    found = []
-    for number, line in lines:
-        value = parse(path, number, line)
+    path = Path(source)
+    if format is not None or not str(source).startswith(PREFIX):
+        chosen = format or kind_of(path) or path.suffix.removeprefix(".")
+        if chosen not in KINDS:
+            raise UsageError(
+                f"{source} is not a known kind of prompt file.",
+                why=f"The format {chosen!r} is unknown. {nearest(chosen, KINDS)}".strip(),
+                todo="Known are .txt (one prompt a line), .jsonl, .json, .csv, .tsv and .parquet, all also as .gz.",
+            )
+    found, opened = [], open_source(source, format)
+    for number, value in opened.rows():
         try:
-            found.append(as_prompt(value, source=path.name))
+            found.append(_stored(as_prompt(value, source=opened.origin)))
         except Malformed as error:
-            raise broken(path, number, str(error)) from None
+            raise opened.broken(number, str(error)) from None
+    if not found:
+        raise UsageError(f"{opened.name} is empty.", todo="Name a file with at least one line.")
     return found
 
 
+def _stored(prompt: NewPrompt) -> NewPrompt:
+    try:
+        "".join(message.content for message in prompt.messages).encode("utf-8")
+    except UnicodeEncodeError:
+        raise Malformed("It holds half a character (a lone surrogate).") from None
+    return prompt
+
+
 def as_prompt(value: Any, *, source: str) -> NewPrompt:
-    """One JSON value as a prompt. Raises Malformed."""
+    """One value as a prompt. Raises Malformed."""
     row = {"prompt": value} if isinstance(value, str) else value
     if not isinstance(row, dict):
         raise Malformed("A line must be an object or a text.")
@@ -61,7 +70,7 @@ def _messages(row: dict[str, Any]) -> tuple[Message, ...]:
     if row.get("messages") is not None:
         raise Malformed("'messages' must be a list of messages.")
     for key in _SINGLE:
-        if row.get(key) is not None:
+        if not is_missing(row.get(key)):
             return (Message("user", text(row, key)),)
     if row.get("instruction") is not None:
         added = _instruction_input(row)
