@@ -379,7 +379,7 @@ class RlhfApp(App[None]):
             )
 
     def _screen_name(self) -> str:
-        return "label" if isinstance(self.screen, LabelScreen) else self.current_mode
+        return self.screen.keys_named if isinstance(self.screen, LabelScreen) else self.current_mode
 
     def _run_on_screen(self) -> Watched | None:
         return self.overview.run(self.current_mode) or self.overview.live

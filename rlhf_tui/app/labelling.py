@@ -12,6 +12,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 
+from rlhf_tui.errors import UserError
 from rlhf_tui.preferences.queue import Queue, Rules
 from rlhf_tui.preferences.records import DECIDED, Fact, Presentation, Rater, Verdict
 from rlhf_tui.preferences.store import Store
@@ -148,7 +149,8 @@ class Sitting:
     def answer(self, verdict: Verdict) -> bool:
         """Record a verdict on what is shown and go on; False when it came too early or nothing is shown.
 
-        A skip, too, is a verdict. Raises UserError when it cannot be stored.
+        A skip, too, is a verdict. Raises UserError when it cannot be stored, or when it is stored and the
+        next candidates cannot be shown; `shown` tells which: it is None in the second case.
         """
         shown = self.shown
         if shown is None or self.too_early:
@@ -161,8 +163,15 @@ class Sitting:
             self._times.append(took)
         extras = [name for name, there in (("a note", self.note), ("a flag", self.flags)) if there]
         self.last = described(verdict, shown.kind) + (f"  with {' and '.join(extras)}" if extras else "")
-        self._queue.refresh(shown.task_id, shown.purpose)
-        self.advance()
+        try:
+            self._queue.refresh(shown.task_id, shown.purpose)
+            self.advance()
+        except UserError as error:
+            raise UserError(
+                "Your answer is stored, but what comes next cannot be shown.",
+                why=f"{error.what} {error.why}".strip(),
+                todo=error.todo.removesuffix("Nothing was changed.").strip(),
+            ) from error
         return True
 
     def undo(self) -> bool:

@@ -130,7 +130,7 @@ CREATE VIEW active_judgement AS               -- the newest standing answer of e
   SELECT * FROM standing_judgement j WHERE NOT EXISTS(
     SELECT 1 FROM standing_judgement k
     WHERE k.rater_id = j.rater_id AND k.task_id = j.task_id AND k.purpose = j.purpose
-    AND (k.created_at, k.uid) > (j.created_at, j.uid));
+    AND (+k.created_at, k.uid) > (j.created_at, j.uid));  -- the plus keeps SQLite from walking all by their time
 CREATE VIEW gold_answer AS
   SELECT task_id, judgement_id FROM (
     SELECT task_id, judgement_id, MAX(created_at || uid) FROM gold GROUP BY task_id)

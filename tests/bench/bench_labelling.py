@@ -39,7 +39,8 @@ DRAWS = 200  # answers measured
 FORMATS = ("rlhf-tui", "trl")
 VERDICTS = (prefer(0, 2), prefer(0), tied(), prefer(1), prefer(1, 2), Verdict("both_bad"), Verdict("skip"))
 WEIGHTS = (10, 32, 10, 32, 10, 4, 2)
-MARK = re.compile(r"<Q\d{5}>")
+#: What a pair begins with, so that its paint can be recognised: its prompt and both its candidates.
+MARKS = re.compile(r"<Q\d{5}>.*<C\d{5}>.*<C\d{5}>", re.DOTALL)
 
 
 # -- the project -----------------------------------------------------------------------------------
@@ -57,6 +58,10 @@ def answer_text(chance: random.Random, words: Sequence[str], weights: Sequence[f
     count = min(max(round(chance.lognormvariate(4.7, 0.8)), 5), 600)
     picked = chance.choices(words, weights, k=count)
     return "\n\n".join(" ".join(picked[start : start + 60]) for start in range(0, count, 60))
+
+
+def mark(number: int) -> str:
+    return f"<C{number:05}> "
 
 
 def make_project(folder: Path, completions: int, judgements: int) -> Project:
@@ -77,7 +82,9 @@ def make_project(folder: Path, completions: int, judgements: int) -> Project:
         with store.transaction():
             for prompt in store.prompts():
                 store.add_completions(
-                    NewCompletion(prompt.id, model, how, answer_text(chance, words, weights), 150, "stop", k)
+                    NewCompletion(
+                        prompt.id, model, how, mark(prompt.id) + answer_text(chance, words, weights), 150, "stop", k
+                    )
                     for k in range(PER_PROMPT)
                 )
                 store.make_tasks(prompt.id)
@@ -118,7 +125,7 @@ def make_long(folder: Path) -> Project:
         model = store.add_model("policy", "policy")
         for n, prompt in enumerate(store.prompts()):
             pair = (shapes[n % 5], shapes[(n + 1) % 5])
-            store.add_completions(NewCompletion(prompt.id, model, None, text + str(n)) for text in pair)
+            store.add_completions(NewCompletion(prompt.id, model, None, mark(n) + text) for text in pair)
             store.make_tasks(prompt.id)
     return project
 
@@ -226,12 +233,12 @@ class App:
         self._until_painted()
 
     def press(self, key: str) -> tuple[float, float]:
-        """Seconds from the key until the next prompt is painted, and until nothing more is painted for 0.15 s."""
+        """Seconds from the key until the next pair is painted, and until nothing more is painted for 0.15 s."""
         time.sleep(GUARD)
         os.write(self._fd, key.encode())
         started = time.perf_counter()
-        prompt, everything = self._until_painted()
-        return prompt - started, everything - started
+        pair, everything = self._until_painted()
+        return pair - started, everything - started
 
     def close(self) -> float:
         """Leave; the peak memory in megabytes."""
@@ -243,15 +250,15 @@ class App:
         return used.ru_maxrss / 1024
 
     def _until_painted(self) -> tuple[float, float]:
-        painted, prompt, last = "", 0.0, 0.0
-        while piece := self._read(0.15 if prompt else 30.0):
+        painted, pair, last = "", 0.0, 0.0
+        while piece := self._read(0.15 if pair else 30.0):
             last = time.perf_counter()
             painted += piece
-            if not prompt and MARK.search(painted):
-                prompt = last
-        if not prompt:
+            if not pair and MARKS.search(painted):
+                pair = last
+        if not pair:
             raise SystemExit(f"no new pair came; the last output was:\n{painted[-2000:]}")
-        return prompt, last
+        return pair, last
 
     def _read(self, patience: float) -> str:
         """What comes within so many seconds; empty when nothing does, or the app is gone."""
@@ -268,8 +275,8 @@ def measure_paint(folder: Path, keys: int, what: str) -> None:
     app = App(folder)
     times = [app.press("f") for _ in range(keys)]
     peak = app.close()
-    print(f"  key to prompt, {what:<14}", spread([prompt for prompt, _ in times]))
-    print(f"  key to all of it, {what:<11}", spread([everything for _, everything in times]))
+    print(f"  key to pair, {what:<16}", spread([pair for pair, _ in times]))
+    print(f"  key to last touch, {what:<10}", spread([everything for _, everything in times]))
     print(f"  {'the app, ' + what:<28} {'':>9} peak {peak:4.0f} MB", flush=True)
 
 
