@@ -135,7 +135,7 @@ def consistency_sentences(found: Consistency, who: str) -> list[str]:
     """What the repeats say about the best any reward model can do on these labels, and where changes come from."""
     kept, best = found.self_consistency, found.ceiling
     if kept.share is None or best.value is None:
-        return [f"No repeat yet tells how far {who} agrees with themselves; some come back by themselves later."]
+        return [f"No repeat yet tells how far {who} would say the same again; some come back by themselves later."]
     shown = (
         f"Shown again in reverse order, what {who} preferred wins again {kept.share:.0%} of {kept.n} times "
         f"[{kept.low:.0%}, {kept.high:.0%}]"

@@ -91,7 +91,7 @@ def test_nobody_and_nothing(fact: Make) -> None:
     assert "Nobody has judged anything yet" in project_text(ProjectReport(COUNTS, (), (), (), None))
     text = rater_text(rater("me", []))
     assert "0 judgements; 0 skipped, 0 discarded." in text
-    assert "No repeat yet tells how far me agrees with themselves" in " ".join(text.split())
+    assert "No repeat yet tells how far me would say the same again" in " ".join(text.split())
 
 
 def test_a_habit_of_side_and_nudges_are_said(fact: Make) -> None:
