@@ -131,8 +131,8 @@ def _previewed(seen: Preview) -> str:
 
 def _label_lines(label: ImportedLabel) -> list[str]:
     """One judgement of a file on a few short lines."""
+    from rlhf_tui.app.ordering import names
     from rlhf_tui.app.words import one_line
-    from rlhf_tui.label_lines import names
     from rlhf_tui.preferences.display import clean
 
     document = _label_document(label)

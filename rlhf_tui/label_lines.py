@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from rlhf_tui.app.ordering import ranking
+from rlhf_tui.app.ordering import names, ranking
 from rlhf_tui.errors import nearest
 from rlhf_tui.preferences.records import FLAGS, Verdict, prefer, tied
 
@@ -106,11 +106,6 @@ def understand(line: str, kind: str, k: int) -> Verdict | Command:
 def help_text(kind: str) -> str:
     """What can be typed when tasks of `kind` are judged."""
     return f"{_ANSWERS_TO[kind]}\n{_EVERYWHERE}"
-
-
-def names(kind: str, k: int) -> tuple[str, ...]:
-    """What the candidates are called: A and B of a pair, otherwise 1, 2, 3, …"""
-    return ("A", "B") if kind == "pair" else tuple(str(number) for number in range(1, k + 1))
 
 
 def place_of(word: str, kind: str, k: int) -> int:

@@ -14,9 +14,10 @@ from dataclasses import asdict, dataclass
 from typing import Any, TextIO
 
 from rlhf_tui.app.labelling import Sitting, described, own_rater
+from rlhf_tui.app.ordering import names
 from rlhf_tui.app.words import one_line, plural
 from rlhf_tui.errors import UsageError, UserError
-from rlhf_tui.label_lines import Command, Unclear, help_text, names, number_of, place_of, reasons, understand
+from rlhf_tui.label_lines import Command, Unclear, help_text, number_of, place_of, reasons, understand
 from rlhf_tui.preferences.display import clean
 from rlhf_tui.preferences.project_report import project_report
 from rlhf_tui.preferences.queue import Queue, Rules

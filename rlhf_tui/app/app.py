@@ -43,6 +43,7 @@ from rlhf_tui.app.widgets.status import StageBar
 from rlhf_tui.errors import UserError
 from rlhf_tui.preferences.display import clean
 from rlhf_tui.preferences.queue import Rules
+from rlhf_tui.preferences.store import Store
 from rlhf_tui.project import Project
 from rlhf_tui.runs import launcher
 from rlhf_tui.runs.control import Verb, request
@@ -50,6 +51,7 @@ from rlhf_tui.runs.folder import RunFolder, create_run
 from rlhf_tui.runs.preflight import require_ready
 
 LOG_LINES = 500
+LABEL_PATIENCE = 1.0  # seconds that a key waits for another program's lock before the screen says so
 
 
 class RlhfApp(App[None]):
@@ -244,7 +246,7 @@ class RlhfApp(App[None]):
         project = self.overview.project
         try:
             rules = self._rules or rules_of(project.settings().label)
-            store = project.store()
+            store = Store.open(project.database, patience=LABEL_PATIENCE)
             rater = store.add_rater(self._rater) if self._rater else None
         except UserError as error:
             self.show_error(error)

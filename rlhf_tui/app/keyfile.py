@@ -1,8 +1,8 @@
 """The user's own keys: a small file that is theirs, not a project's.
 
-    # keys.toml: action = "key" or "key,other key"; 'rlhf-tui config keys' lists the actions
-    label.left = "a"
-    label.right = "l"
+# keys.toml: action = "key" or "key,other key"; 'rlhf-tui config keys' lists the actions
+label.left = "a"
+label.right = "l"
 """
 
 from __future__ import annotations

@@ -14,6 +14,11 @@ _BETWEEN = " \t,>"
 _DIGITS = "0123456789"
 
 
+def names(kind: str, k: int) -> tuple[str, ...]:
+    """What the candidates are called: A and B of a pair, otherwise 1, 2, 3, …"""
+    return ("A", "B") if kind == "pair" else tuple(str(number) for number in range(1, k + 1))
+
+
 @dataclass(frozen=True)
 class Typed:
     """What a text means so far: candidates (numbers from 1) from best to worst, equal ones in one group.

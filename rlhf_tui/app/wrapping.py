@@ -23,7 +23,7 @@ def wrap(text: str, width: int) -> list[Span]:
     """The lines of `text` at `width` cells, as (start, end) of each; an empty text has one empty line.
 
     Words stay whole where they fit on a line; the blanks at a break belong to no line, those that begin a
-    paragraph do. `text` has newlines as its only control characters. Raises ValueError unless width >= 2.
+    paragraph do. `text` has been cleaned (`preferences.display`). Raises ValueError unless width >= 2.
     """
     if width < 2:
         raise ValueError(f"a width of {width}")

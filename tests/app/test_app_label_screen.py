@@ -16,7 +16,8 @@ from textual.widgets import OptionList
 from rlhf_tui.app import keys
 from rlhf_tui.app.app import RlhfApp
 from rlhf_tui.app.screens.dialogs import TextDialog, WritingDialog
-from rlhf_tui.app.screens.label import HEARD, LabelScreen
+from rlhf_tui.app.screens.label import LabelScreen
+from rlhf_tui.app.screens.label_aside import HEARD
 from rlhf_tui.app.screens.label_dialogs import ChoiceDialog, FlagDialog, HistoryDialog, RaterDialog, ReadingDialog
 from rlhf_tui.app.widgets.candidate import Candidate
 from rlhf_tui.preferences.queue import Rules
@@ -571,8 +572,8 @@ async def test_how_far_two_people_agree_is_told_in_the_statistics(several: Proje
         await it.app.workers.wait_for_complete()
         await settle(it.pilot)
         assert "ada, ben: 16 items judged by two or more" in it.text
-        assert "Krippendorff's α" in it.text
-        assert "Gwet's AC1" in it.text
+        assert "Krippendorff alpha" in it.text
+        assert "Gwet AC1" in it.text
 
 
 # Raters
@@ -705,6 +706,18 @@ async def test_a_draft_survives_a_failure(several: Project, desk: Any, kind: str
             await it.press("enter", "escape")
         await it.press("enter")
     assert len(judged(several)) == 1
+
+
+@pytest.mark.usefixtures("impatient")
+async def test_a_sitting_that_cannot_begin_says_why(several: Project, desk: Any) -> None:
+    with locked(several):
+        async with desk(several) as it:
+            assert isinstance(it.app.screen, TextDialog)
+            await it.press("escape", "f", "u", "i", "M")
+            assert it.app.screen is it.screen
+            assert "esc goes back" in it.text
+            await it.press("escape")
+            assert not isinstance(it.app.screen, LabelScreen)
 
 
 async def test_a_broken_store_is_told_in_words(several: Project, desk: Any, tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from rlhf_tui.app.wrapping import wrap
 from rlhf_tui.preferences.display import clean
 
 CJK, FAMILY = "漢字", "👩‍👩‍👧"
-TEXTS = st.text(st.sampled_from("ab  \n-é漢\u0301😀\u200d…→|"), max_size=80)
+TEXTS = st.text(st.sampled_from("ab  \n-é漢\u0301😀\u200d…→|"), max_size=80).map(clean)
 
 
 def lines(text: str, width: int) -> list[str]:

@@ -40,11 +40,6 @@ def draft(kind: str, size: int) -> Draft:
     return Draft(kind, size, marks=(None,) * size if kind in ("rate", "accept") else ())
 
 
-def names(kind: str, size: int) -> tuple[str, ...]:
-    """What the candidates are called: A and B of a pair, otherwise 1, 2, 3, …"""
-    return ("A", "B") if kind == "pair" else tuple(str(number) for number in range(1, size + 1))
-
-
 def with_sign(before: Draft, sign: str) -> Draft:
     """The order with one more sign, a digit or '='. Raises ValueError in words when it cannot come next."""
     after = replace(before, order=before.order + sign)

@@ -202,9 +202,9 @@ _AGREED = {
     "exact": "same answer",
     "relaxed": "tie counts half",
     "decisive": "both see a better",
-    "alpha": "Krippendorff's α",
-    "ac1": "Gwet's AC1",
-    "ac2": "Gwet's AC2",
+    "alpha": "Krippendorff alpha",
+    "ac1": "Gwet AC1",
+    "ac2": "Gwet AC2",
 }
 
 
@@ -223,8 +223,8 @@ def last_answers(given: Sequence[Fact], height: int) -> Content:
     """The newest answers, newest first, with their number and time."""
     if not given:
         return tinted("None yet.", "quiet")
-    newest = list(enumerate(given, 1))[: -height - 1 : -1]
-    return lines(*(_answer(number, fact) for number, fact in newest))
+    newest = range(len(given), max(len(given) - height, 0), -1)
+    return lines(*(_answer(number, given[number - 1]) for number in newest))
 
 
 def _answer(number: int, fact: Fact) -> Content:

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from textual.app import ComposeResult
 from textual.containers import Container
 from textual.content import Content
 from textual.events import Resize
 from textual.widgets import Static
 
-from rlhf_tui.app import formatted, worddiff, words
+from rlhf_tui.app import formatted, ordering, worddiff, words
 from rlhf_tui.app.screens import label_draft, label_panels
+from rlhf_tui.app.screens.label_aside import Aside
 from rlhf_tui.app.screens.label_draft import Draft
 from rlhf_tui.app.screens.label_panels import Progress
 from rlhf_tui.app.widgets.board import Board
@@ -21,7 +20,6 @@ from rlhf_tui.app.widgets.status import Ends
 from rlhf_tui.app.widgets.textpane import TextPane
 from rlhf_tui.preferences.display import clean
 from rlhf_tui.preferences.records import Fact, Presentation
-from rlhf_tui.preferences.statistics import LabelReport
 
 #: Lines of the prompt in view, at most, by the rows of the terminal.
 PROMPT_LINES = ((0, 1), (22, 3), (30, 5), (40, 8))
@@ -29,16 +27,6 @@ PROMPT_LINES = ((0, 1), (22, 3), (30, 5), (40, 8))
 STEADY = 30
 #: Texts longer than this together are formatted only after they are on screen.
 AT_ONCE = 4_000
-
-
-@dataclass(frozen=True)
-class Aside:
-    """What is counted at leisure, after the candidates are on screen."""
-
-    report: LabelReport | None = None
-    nudge: str = ""
-    skipped: int = 0
-    today: int = 0
 
 
 class LabelView(Container):
@@ -98,7 +86,7 @@ class LabelView(Container):
 
     def show_standing(self, draft: Draft) -> None:
         """What has been said of each candidate so far, in its border."""
-        names = label_draft.names(draft.kind, self.candidates.count)
+        names = ordering.names(draft.kind, self.candidates.count)
         for place, (name, pane) in enumerate(zip(names, self.candidates.shown, strict=True)):
             pane.name_it(name, label_draft.standing(draft, place))
 

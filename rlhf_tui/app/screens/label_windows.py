@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 from textual.content import Content
 from textual.widgets import Static
 
-from rlhf_tui.app.screens import label_draft, label_panels
+from rlhf_tui.app import ordering
+from rlhf_tui.app.screens import label_panels
 from rlhf_tui.app.screens.dialogs import LineDialog, TextDialog, WritingDialog
 from rlhf_tui.app.screens.label_dialogs import (
     ChoiceDialog,
@@ -92,7 +93,7 @@ class Windows:
         if lit is not None or len(shown.shown) == 1:
             self._write(lit or 0)
             return
-        names = label_draft.names(shown.kind, len(shown.shown))
+        names = ordering.names(shown.kind, len(shown.shown))
         places = {name.lower(): place for place, name in enumerate(names)}
         choices = {key: f"a better version of {names[place]}" for key, place in places.items()}
         self._screen.app.push_screen(
@@ -103,7 +104,7 @@ class Windows:
         screen, shown = self._screen, self._screen.sitting.shown
         if shown is None:
             return
-        name = label_draft.names(shown.kind, len(shown.shown))[place]
+        name = ordering.names(shown.kind, len(shown.shown))[place]
         text = clean(shown.shown[place].text)
 
         def take(better: str | None) -> None:
