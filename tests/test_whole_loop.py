@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,8 @@ from typing import Any
 
 import pytest
 
+from rlhf_tui.preferences.queue import Queue, Rules
+from rlhf_tui.preferences.records import prefer
 from rlhf_tui.project import open_project
 from rlhf_tui.runs.folder import list_runs
 
@@ -30,7 +33,7 @@ print(json.dumps(answers))
 
 
 def demo(folder: Path, model: Path, settings: tuple[str, ...]) -> dict[str, Any]:
-    overrides = [f"--set={text}" for text in (*settings, f"model.name={model}")]
+    overrides = [f"--set={text}" for text in (*settings, f"model.name={model}", "label.active_share=0.3")]
     outcome = subprocess.run(
         [sys.executable, "-m", "rlhf_tui", "demo", str(folder), "--headless", "--json", *overrides],
         capture_output=True,
@@ -61,6 +64,25 @@ def test_every_stage_finishes_and_says_what_it_did(twice: list[tuple[Path, dict[
     assert result["compare"]["prompts"] == 6
     statuses = {run.kind: run.status() for run in list_runs(open_project(folder))}
     assert statuses == dict.fromkeys(("demo", "generate", "reward", "ppo", "compare", "export"), "finished")
+
+
+def test_the_pairs_that_wait_are_scored_for_the_raters_queue(twice: list[tuple[Path, dict[str, Any]]]) -> None:
+    with open_project(twice[0][0]).store() as store:
+        waiting = store.waiting_pairs(100)
+        assert waiting
+        scores = store.scores()
+        assert {side.id for _, sides in waiting for side in sides} <= set(scores)
+        assert len(set(scores.values())) > 1
+        assert all(math.isfinite(score) for score in scores.values())
+        rater = store.add_rater("me")
+        session = store.start_session(rater.id, columns=80, rows=24)
+        offer = Queue(store, rater, Rules(active_share=0.3)).next()
+        assert offer is not None
+        shown = store.present(offer.task_id, rater_id=rater.id, session_id=session, layout="x")
+        store.judge(shown.id, prefer(0), latency_ms=1)
+        predicted = store.facts(rater.id)[0].predicted
+    gap = scores[shown.shown[0].id] - scores[shown.shown[1].id]
+    assert predicted == pytest.approx(1 / (1 + math.exp(-gap)))
 
 
 def test_the_same_seed_gives_the_same_numbers(twice: list[tuple[Path, dict[str, Any]]]) -> None:

@@ -238,7 +238,7 @@ class RlhfApp(App[None]):
             return
         self.starting = KIND_OF_STAGE[stage]
         self.renew()
-        self._start(KIND_OF_STAGE[stage], dict(options), self.overview.parents(stage))
+        self._start(KIND_OF_STAGE[stage], dict(options))
 
     def open_label(self) -> None:
         """Open the labelling screen."""
@@ -300,12 +300,12 @@ class RlhfApp(App[None]):
         self.show_error(event.error)
 
     @work(thread=True, exclusive=True, exit_on_error=False, group="start")
-    def _start(self, kind: str, options: dict[str, str], parents: dict[str, str]) -> None:
+    def _start(self, kind: str, options: dict[str, str]) -> None:
         """Make the run and launch its worker, away from the thread that draws."""
         project = self.overview.project
         try:
             require_ready(project, kind, project.settings())
-            run = create_run(project, kind, options=options, parents=parents)
+            run = create_run(project, kind, options=options)
             launcher.launch(project, run)
         except UserError as error:
             self.post_message(self.StartFailed(error))

@@ -170,15 +170,6 @@ class Overview:
             )
         return None
 
-    def parents(self, stage: str) -> dict[str, str]:
-        """The newest completed runs that a new run of `stage` builds on, by kind."""
-        wanted = {"ppo": ("reward",), "compare": ("reward", "ppo"), "export": ("ppo",)}.get(stage, ())
-        found: dict[str, str] = {}
-        for run in list_runs(self.project):
-            if run.kind in wanted and run.status() in ("finished", "stopped"):
-                found[run.kind] = run.name
-        return found
-
     def _adapter_there(self, role: str) -> bool:
         return (self.project.adapter(role) / "manifest.json").is_file()
 

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import fcntl
 import importlib.metadata
+import json
 import os
 import platform
 import re
@@ -40,6 +41,8 @@ Status = Literal["queued", "running", "paused", "finished", "stopped", "failed",
 
 PAUSED = "paused"  # in control/: the worker is waiting
 _NAME = re.compile(r"(?P<kind>[a-z][a-z0-9_]*)-(?P<number>\d{4,})")
+#: The adapters that a run of a kind reads.
+_READS = {"ppo": ("reward",), "compare": ("reward", "policy"), "export": ("policy",)}
 _CLAIM = re.compile(r"\.(?P<number>\d{4,})")
 _PACKAGES = ("torch", "transformers", "peft", "bitsandbytes", "safetensors", "msgspec")
 _LOCK_TRIES, _LOCK_WAIT = 20, 0.025
@@ -246,6 +249,7 @@ def create_run(
 ) -> RunFolder:
     """Make the folder of a new run; it appears whole or not at all, under the project's next number.
 
+    Its record names the runs it builds on, by kind: those that made the adapters it reads, and `parents`.
     Raises UsageError for a bad override, UserError when the folder cannot be written.
     """
     if not _NAME.fullmatch(f"{kind}-0001"):
@@ -259,7 +263,7 @@ def create_run(
         settings=settings.model_dump(mode="json"),
         overrides=tuple(overrides),
         options=dict(options or {}),
-        parents=dict(parents or {}),
+        parents=_made_by(project, kind) | dict(parents or {}),
         versions=_versions(),
         host=_host(),
         seed=settings.run.seed,
@@ -271,6 +275,20 @@ def create_run(
         raise UserError(
             "The folder of the new run cannot be made.", why=str(error), todo="Check the disk and the folder's rights."
         ) from None
+
+
+def _made_by(project: Project, kind: str) -> dict[str, str]:
+    """The runs whose adapters a run of `kind` reads, as the adapters' manifests say; a broken one says nothing."""
+    found: dict[str, str] = {}
+    for role in _READS.get(kind, ()):
+        try:
+            facts = json.loads((project.adapter(role) / "manifest.json").read_text(encoding="utf-8"))["facts"]
+            name = _NAME.fullmatch(facts["run"])
+        except (OSError, ValueError, KeyError, TypeError):
+            continue  # the run itself says what is wrong with it
+        if name:
+            found[name["kind"]] = name[0]
+    return found
 
 
 def write_whole(path: Path, data: bytes) -> None:

@@ -130,7 +130,8 @@ def finished(labelled: Project, write_run: WriteRun, ppo_events: list[Event]) ->
     """Every stage has been through once."""
     for role in ("reward", "policy"):
         labelled.adapter(role).mkdir()
-        (labelled.adapter(role) / "manifest.json").write_text("{}")
+        made_by = {"reward": "reward-0002", "policy": "ppo-0003"}[role]
+        (labelled.adapter(role) / "manifest.json").write_text(f'{{"facts": {{"run": "{made_by}"}}}}')
     write_run(
         labelled,
         "generate",

@@ -151,15 +151,6 @@ def test_what_is_missing_is_said_with_what_to_do(project: Project, stage: str, w
     assert missing.todo
 
 
-def test_parents_are_the_newest_finished_runs(finished: Project, write_run: Callable[..., RunFolder]) -> None:
-    view = seen(finished)
-    reward, ppo = view.runs["reward"].name, view.runs["ppo"].name
-    assert view.parents("ppo") == {"reward": reward}
-    assert view.parents("compare") == {"reward": reward, "ppo": ppo}
-    assert view.parents("export") == {"ppo": ppo}
-    assert view.parents("pairs") == {}
-
-
 def test_a_journal_written_anew_is_folded_anew(
     labelled: Project, write_run: Callable[..., RunFolder], ppo_events: list[Event]
 ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import json
 import subprocess
 import sys
 import threading
@@ -51,6 +52,26 @@ def test_the_record_holds_everything_needed_to_repeat_the_run(project: Project) 
     assert record.host["memory"] > 2**20
     with project.store() as store:
         assert record.labels == store.snapshot_hash()
+
+
+def test_the_record_names_the_runs_that_made_the_adapters_it_reads(project: Project) -> None:
+    for role, name in (("reward", "reward-0003"), ("policy", "ppo-0007")):
+        project.adapter(role).mkdir(parents=True)
+        (project.adapter(role) / "manifest.json").write_text(json.dumps({"facts": {"run": name}}))
+    assert create_run(project, "ppo").record.parents == {"reward": "reward-0003"}
+    assert create_run(project, "compare").record.parents == {"reward": "reward-0003", "ppo": "ppo-0007"}
+    assert create_run(project, "export", parents={"demo": "demo-0001"}).record.parents == {
+        "ppo": "ppo-0007",
+        "demo": "demo-0001",
+    }
+    assert create_run(project, "generate").record.parents == {}
+
+
+@pytest.mark.parametrize("content", ["", "{}", '{"facts": 3}', '{"facts": {"run": "../x"}}', '{"facts": {"run": 5}}'])
+def test_a_broken_manifest_names_no_parent(project: Project, content: str) -> None:
+    project.adapter("reward").mkdir(parents=True)
+    (project.adapter("reward") / "manifest.json").write_text(content)
+    assert create_run(project, "ppo").record.parents == {}
 
 
 def test_files_are_private(run: RunFolder) -> None:
