@@ -72,12 +72,10 @@ def _completion(db: Database, prompt_id: int, candidate: ImportedCandidate) -> C
     """
     texts.check_text(candidate.text)
     known = db.row(
-        "SELECT id FROM completion WHERE prompt_id = ? AND text = ? ORDER BY id LIMIT 1",
-        prompt_id,
-        candidate.text,
+        f"{texts.COMPLETIONS} WHERE c.prompt_id = ? AND c.text = ? ORDER BY c.id LIMIT 1", prompt_id, candidate.text
     )
     if known is not None:
-        return texts.completion(db, known["id"])
+        return Completion(*known)
     generation_id = None
     if candidate.generation is not None:
         temperature, top_p, max_new_tokens, system_prompt = candidate.generation

@@ -696,6 +696,26 @@ async def test_a_locked_database_is_said_and_nothing_is_lost(several: Project, d
     assert (one.verdict, one.note) == (prefer(0), "why")
 
 
+async def test_a_full_disk_is_said_and_the_answer_can_be_given_again(several: Project, desk: Any) -> None:
+    """SQLite is told that its file may not grow: the same failure, by the same code, as a disk without room."""
+    why = "because " * 5000  # needs pages of its own
+    async with desk(several) as it:
+        database, before = it.screen.sitting.store.database, it.shown
+        it.screen.sitting.note = why
+        database.run(f"PRAGMA max_page_count = {database.number('PRAGMA page_count')}")
+        await it.press("f")
+        assert isinstance(it.app.screen, TextDialog)
+        assert "The disk is full" in it.text
+        await it.press("escape")
+        assert it.shown == before
+        assert "not stored: A better" in it.text
+        database.run(f"PRAGMA max_page_count = {2**30}")
+        await it.press("f")
+        assert it.shown != before
+    (one,) = judged(several)
+    assert (one.verdict, one.note) == (prefer(0), why)
+
+
 @pytest.mark.usefixtures("impatient")
 @pytest.mark.parametrize("kind", ["rank", "rate", "accept"])
 async def test_a_draft_survives_a_failure(several: Project, desk: Any, kind: str) -> None:
