@@ -37,8 +37,13 @@ def _generate(result: Mapping[str, Any]) -> str:
     return (
         f"{result['completions']} candidates sampled for {result['prompts']} prompts: "
         f"{result['pairs']} new pairs wait for your judgement ('rlhf-tui label')."
+        + _near_identical(result.get("near_duplicates", 0))
         + _left_out(result.get("prompts_too_long", 0), "prompts")
     )
+
+
+def _near_identical(count: int) -> str:
+    return f"\nLeft out: {count} candidates too like another one (label.max_similarity)." if count else ""
 
 
 def _reward(result: Mapping[str, Any]) -> str:

@@ -184,6 +184,10 @@ class Store:
         """
         return tasks.make_tasks(self.database, prompt_id, kind=kind, size=size, max_similarity=max_similarity)
 
+    def near_duplicates(self, completion_ids: Sequence[int]) -> int:
+        """How many of these completions are offered to nobody, because they are too like another one."""
+        return tasks.near_duplicates(self.database, completion_ids)
+
     def set_scores(self, run: str, scores: Mapping[int, float]) -> None:
         """Keep what the reward model of a run thinks of completions (id to score), in place of older scores."""
         texts.set_scores(self.database, run, scores)

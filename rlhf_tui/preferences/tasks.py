@@ -6,6 +6,7 @@ counted in `near_duplicate`.
 
 from __future__ import annotations
 
+import json
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -113,6 +114,14 @@ def _fresh(db: Database, prompt_id: int, kind: str, max_similarity: float) -> li
 def _most_alike(candidate: Completion, others: Sequence[Completion]) -> tuple[Completion, float] | None:
     scored = [(other, similarity(candidate.text, other.text)) for other in others]
     return max(scored, key=lambda one: one[1], default=None)
+
+
+def near_duplicates(db: Database, completion_ids: Sequence[int]) -> int:
+    """How many of these completions are offered to nobody, because they are too like another one."""
+    return db.number(
+        "SELECT COUNT(*) FROM near_duplicate WHERE completion_id IN(SELECT value FROM json_each(?))",
+        json.dumps(list(completion_ids)),
+    )
 
 
 def pair_up(candidates: Sequence[Completion]) -> list[tuple[Completion, Completion]]:

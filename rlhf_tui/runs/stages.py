@@ -23,6 +23,7 @@ from rlhf_tui.export.card import Facts
 from rlhf_tui.export.write import export_adapter, export_merged
 from rlhf_tui.locate import STARTER_LICENCE
 from rlhf_tui.model.base import Base, load_base
+from rlhf_tui.model.generation import Completion as Drawn
 from rlhf_tui.model.generation import Sampling, sample
 from rlhf_tui.model.roles import Roles
 from rlhf_tui.preferences.records import Completion, LabelledPair, NewCompletion, Prompt, Rater
@@ -51,9 +52,7 @@ def generate(context: StageContext) -> dict[str, Any]:
         for number in range(settings.per_prompt)
     ]
     total = len(chosen) * settings.per_prompt
-    with context.project.store() as store:
-        near_before = store.counts().near_duplicates
-    pairs = done = 0
+    pairs = near = done = 0
     each = max(1, settings.batch_size // settings.per_prompt)
     context.emit(Stage("sampling"))
     context.emit(Progress(0, total, "completions"))
@@ -71,35 +70,13 @@ def generate(context: StageContext) -> dict[str, Any]:
             progress=_progress(context, done, total),
         )
         texts = [base.chat.text(one.ids) for one in drawn]
-        with context.project.store() as store, store.transaction():
-            model = store.add_model(base.location.published_name, "base", quantisation=base.quantisation)
-            rows = [
-                NewCompletion(
-                    prompt.id,
-                    model,
-                    store.add_generation(
-                        temperature=settings.temperature,
-                        top_p=settings.top_p,
-                        max_new_tokens=settings.max_new_tokens,
-                        system_prompt=context.settings.model.system_prompt if system is None else system,
-                    ),
-                    text,
-                    len(one.ids),
-                    "eos" if one.ended else "length",
-                    seed,
-                )
-                for (prompt, system), one, text in zip(jobs, drawn, texts, strict=True)
-            ]
-            store.add_completions(rows)
-            alike = context.settings.label.max_similarity
-            pairs += sum(store.make_tasks(prompt.id, max_similarity=alike) for prompt in prompts)
+        made, alike = _keep(context, base, jobs, drawn, texts, seed)
+        pairs, near = pairs + made, near + alike
         done += len(jobs)
         for (prompt, _), one, text in zip(jobs[:2], drawn[:2], texts[:2], strict=True):
             context.emit(Sample(done, prompt.text, text, {"length": float(len(one.ids))}, "generate"))
         context.control.boundary(lambda: None)
     context.emit(measure("generate", base.device))
-    with context.project.store() as store:
-        near = store.counts().near_duplicates - near_before
     return {
         "prompts": len(chosen),
         "completions": done,
@@ -107,6 +84,42 @@ def generate(context: StageContext) -> dict[str, Any]:
         "near_duplicates": near,
         "prompts_too_long": left_out,
     }
+
+
+def _keep(
+    context: StageContext,
+    base: Base,
+    jobs: Sequence[tuple[Prompt, str | None]],
+    drawn: Sequence[Drawn],
+    texts: Sequence[str],
+    seed: int,
+) -> tuple[int, int]:
+    """Store one batch and offer it as pairs: how many pairs are new, and how many texts are too alike to offer."""
+    settings = context.settings.generate
+    with context.project.store() as store, store.transaction():
+        model = store.add_model(base.location.published_name, "base", quantisation=base.quantisation)
+        rows = [
+            NewCompletion(
+                prompt.id,
+                model,
+                store.add_generation(
+                    temperature=settings.temperature,
+                    top_p=settings.top_p,
+                    max_new_tokens=settings.max_new_tokens,
+                    system_prompt=context.settings.model.system_prompt if system is None else system,
+                ),
+                text,
+                len(one.ids),
+                "eos" if one.ended else "length",
+                seed,
+            )
+            for (prompt, system), one, text in zip(jobs, drawn, texts, strict=True)
+        ]
+        ids = store.add_completions(rows)
+        alike = context.settings.label.max_similarity
+        prompts = dict.fromkeys(prompt.id for prompt, _ in jobs)
+        pairs = sum(store.make_tasks(prompt_id, max_similarity=alike) for prompt_id in prompts)
+        return pairs, store.near_duplicates(ids)
 
 
 def reward(context: StageContext) -> dict[str, Any]:

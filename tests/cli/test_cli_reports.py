@@ -23,6 +23,11 @@ def test_generate(results: Results) -> None:
     )
 
 
+def test_candidates_that_are_too_alike_are_told() -> None:
+    text = report("generate", {"completions": 8, "prompts": 2, "pairs": 2, "near_duplicates": 3})
+    assert text.splitlines()[1:] == ["Left out: 3 candidates too like another one (label.max_similarity)."]
+
+
 def test_reward_beside_its_baselines(results: Results) -> None:
     assert report("reward", results["reward"]).splitlines() == [
         "Learnt from 160 judged pairs (raters: demo, ann).",

@@ -157,6 +157,11 @@ def test_of_texts_that_are_too_alike_one_is_offered_and_the_rest_are_counted(sto
     assert store.make_tasks(prompt, max_similarity=0.9) == 1  # 10 of 11 words are the same: 0.909
     assert offered(store) == [offered_pair(store, first, other)]
     assert store.counts().near_duplicates == 2
+    assert (store.near_duplicates([first, near]), store.near_duplicates([other]), store.near_duplicates([])) == (
+        1,
+        0,
+        0,
+    )
     like = store.database.rows("SELECT completion_id, like_id, similarity FROM near_duplicate ORDER BY completion_id")
     assert (like[0]["completion_id"], like[0]["like_id"]) == (near, first)
     assert like[0]["similarity"] == pytest.approx(10 / 11)
