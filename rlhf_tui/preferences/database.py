@@ -181,7 +181,7 @@ def open_existing(path: Path, *, patience: float) -> Database:
     try:
         version = version_of(database)
         if version < VERSION:
-            migration.upgrade(database, version)
+            migration.upgrade(database, version, schema())
         database.prepare()
     except BaseException:
         database.close()

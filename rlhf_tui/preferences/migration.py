@@ -64,8 +64,8 @@ INSERT INTO revision(id, uid, judgement_id, action, newest_uid, created_at)
 _STEPS = {1: _FROM_1}
 
 
-def upgrade(db: Database, version: int) -> None:
-    """Turn a store of `version` into one of this program's; the old file stays beside it as a copy.
+def upgrade(db: Database, version: int, schema: str) -> None:
+    """Turn a store of `version` into one of this program's, which `schema` makes; a copy of it stays beside.
 
     Raises UserError when another program keeps writing to it, or there is no room for the copy.
     """
@@ -88,7 +88,7 @@ def upgrade(db: Database, version: int) -> None:
             with db.transaction():
                 if db.number("PRAGMA main.user_version") != version:
                     return  # another program was faster
-                _rebuild(db, version)
+                _rebuild(db, version, schema)
                 os.replace(copy, _free(db.path.with_name(f"{db.path.name}.version-{version}")))
         finally:
             db.run("DETACH DATABASE old")
@@ -103,7 +103,7 @@ def upgrade(db: Database, version: int) -> None:
         copy.unlink(missing_ok=True)
 
 
-def _rebuild(db: Database, version: int) -> None:
+def _rebuild(db: Database, version: int, schema: str) -> None:
     if db.changed():
         raise UserError(
             f"{db.path} is being written to.",
@@ -111,7 +111,7 @@ def _rebuild(db: Database, version: int) -> None:
             todo="Close other rlhf-tui programs of this project and wait for its runs, then try again.",
         )
     _empty(db)
-    for statement in (*_statements(_schema()), *_statements(_STEPS[version])):
+    for statement in (*_statements(schema), *_statements(_STEPS[version])):
         db.run(statement)
     if db.row("PRAGMA main.foreign_key_check") is not None:
         raise UserError(
@@ -132,12 +132,6 @@ def _free(path: Path) -> Path:
     """The path, or one with a number behind it when there is a file already."""
     numbered = (path.with_name(f"{path.name}-{number}") for number in itertools.count(2))
     return next(one for one in itertools.chain([path], numbered) if not one.exists())
-
-
-def _schema() -> str:
-    from rlhf_tui.preferences.database import schema
-
-    return schema()
 
 
 def _empty(db: Database) -> None:

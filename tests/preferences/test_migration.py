@@ -303,10 +303,10 @@ def test_the_copy_survives_a_second_program_that_comes_at_the_same_time(
     before = contents(old)
     real = migration.upgrade
 
-    def after_another(database: Database, version: int) -> None:
+    def after_another(database: Database, version: int, schema: str) -> None:
         monkeypatch.setattr(migration, "upgrade", real)
         Store.open(old).close()
-        real(database, version)
+        real(database, version, schema)
 
     monkeypatch.setattr(migration, "upgrade", after_another)
     with Store.open(old) as store:

@@ -257,7 +257,6 @@ class Raters:
         self._store = store
         self._unnamed = unnamed
         self._ids: dict[tuple[str, str | None], int] = {}
-        self._by_uid = {rater.uid: rater.id for rater in store.raters()}
 
     def id_of(self, label: ImportedLabel) -> int:
         """The rater of a judgement: by uid where the file has it, else by name."""
@@ -267,8 +266,9 @@ class Raters:
         return self._ids[key]
 
     def _find(self, handle: str, uid: str | None) -> int:
-        if uid is not None and uid in self._by_uid:
-            return self._by_uid[uid]
+        same = None if uid is None else self._store.rater_by_uid(uid)
+        if same is not None:
+            return same.id
         known = self._store.rater(handle)
         if known is not None and uid is not None:
             # Another person of that name: two people are never taken for one.
