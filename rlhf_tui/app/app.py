@@ -139,7 +139,8 @@ class RlhfApp(App[None]):
         if top is None:
             return
         try:
-            changed = self.overview.poll_runs() if isinstance(top, LabelScreen) else self.overview.poll()
+            labelling = any(isinstance(screen, LabelScreen) for screen in self.screen_stack)  # under a window, too
+            changed = self.overview.poll_runs() if labelling else self.overview.poll()
         except (UserError, OSError) as error:
             return self._tell_once(error)
         if self._following:
@@ -175,7 +176,7 @@ class RlhfApp(App[None]):
 
     def action_help(self) -> None:
         """The keys of the screen on top."""
-        name = self._screen_name()
+        name = self._screen_name(self.screen)
         self.push_screen(help_dialog(name, dict(keys.STAGES).get(name, "Label"), self.keymap))
 
     def action_copy_command(self) -> None:
@@ -276,7 +277,7 @@ class RlhfApp(App[None]):
 
     def get_system_commands(self, screen: Screen[Any]) -> Iterable[SystemCommand]:
         """The command palette: every action of the screen, and the theme."""
-        for action in keys.actions(self._screen_name(), self.keymap):
+        for action in keys.actions(self._screen_name(screen), self.keymap):
             yield SystemCommand(f"{action.label} ({action.shown})", action.help, self._runner(action.call, screen))
         yield SystemCommand("Theme", "Choose other colours.", self.action_change_theme)
 
@@ -380,8 +381,8 @@ class RlhfApp(App[None]):
                 )
             )
 
-    def _screen_name(self) -> str:
-        return self.screen.keys_named if isinstance(self.screen, LabelScreen) else self.current_mode
+    def _screen_name(self, screen: Screen[Any]) -> str:
+        return screen.keys_named if isinstance(screen, LabelScreen) else self.current_mode
 
     def _run_on_screen(self) -> Watched | None:
         return self.overview.run(self.current_mode) or self.overview.live

@@ -262,15 +262,15 @@ class LabelScreen(Screen[None]):
 
     def begin(self, *, rater: Rater | None = None, rules: Rules | None = None) -> None:
         """A new sitting: at first, and for another rater or another mode."""
-        self._rater, self.rules = rater or self._rater, rules or self.rules
+        rater, rules = rater or self._rater, rules or self.rules
         before, size = self._sitting, self.app.size
-        layout = self.view.candidates.arranged(2 if self.rules.kind == "pair" else self.rules.size).name
+        layout = self.view.candidates.arranged(2 if rules.kind == "pair" else rules.size).name
 
         def begin() -> None:
-            self._sitting = Sitting(
+            after = Sitting(
                 self.store,
-                self._rater or own_rater(self.store),
-                rules=self.rules,
+                rater or own_rater(self.store),
+                rules=rules,
                 columns=size.width,
                 rows=size.height,
                 layout=layout,
@@ -278,6 +278,8 @@ class LabelScreen(Screen[None]):
             )
             if before:
                 before.close()
+            # Only now: should closing fail, the keys still answer what is on screen.
+            self._sitting, self._rater, self.rules = after, rater, rules
 
         if self.guarded(begin):
             self._gathering = Gathering()
@@ -342,8 +344,9 @@ class LabelScreen(Screen[None]):
         except UserError as error:
             self._trouble = error.what
             came = False
-        if came:
+        else:
             self._trouble = ""
+        if came:
             self.show_task()
         elif self.sitting.shown is None:
             self._show_nothing()
