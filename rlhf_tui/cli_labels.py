@@ -58,6 +58,8 @@ def labels_import(
     potato, csv, tsv, parquet, table (JSON by columns); '.gz' of any.
 
     Columns of a table: prompt, chosen, rejected; or prompt, a, b, winner; or prompt, completion, label or rating.
+
+    A row's split is kept for prompts that are new: train, or heldout (also test, validation and their like).
     """
     from rlhf_tui.preferences.formats import import_labels
     from rlhf_tui.preferences.formats import preview as look_at
@@ -91,7 +93,7 @@ def _imported(report: ImportReport) -> str:
     lines += [f"  {report.changed} of them replace an earlier answer, which is kept"] if report.changed else []
     if report.split_conflicts:
         lines.append(f"  {report.split_conflicts} are about prompts that are in the other split here, and stay there")
-    return "\n".join(lines) + _left_out(report.dropped)
+    return "\n".join(lines) + _left_out(report.dropped) + _noted(report.notes)
 
 
 def _preview_document(seen: Preview) -> dict[str, Any]:
@@ -104,6 +106,7 @@ def _preview_document(seen: Preview) -> dict[str, Any]:
         "counts": seen.kinds,
         "comparisons": seen.comparisons,
         "dropped": seen.dropped,
+        "notes": seen.notes,
         "first": [_label_document(one) for one in seen.labels],
     }
 
@@ -126,7 +129,7 @@ def _previewed(seen: Preview) -> str:
     for label in seen.labels:
         lines += ["", *_label_lines(label)]
     lines += ["", f"It holds {_counted(seen.kinds)} ({seen.comparisons} decided comparisons of two)."]
-    return "\n".join(lines) + _left_out(seen.dropped) + "\nNothing was imported."
+    return "\n".join(lines) + _left_out(seen.dropped) + _noted(seen.notes) + "\nNothing was imported."
 
 
 def _label_lines(label: ImportedLabel) -> list[str]:
@@ -152,12 +155,15 @@ def labels_export(
     target: Annotated[Path, typer.Argument(metavar="FILE|DIR", help="A folder for --format all.")],
     format: Annotated[str, typer.Option(metavar="F|all", help="'all': every format that can hold them.")] = "rlhf-tui",
     ties: Annotated[str, typer.Option(metavar="drop|half|keep", help="Empty: keep them where the format can.")] = "",
+    split: Annotated[
+        str, typer.Option(metavar="train|heldout|all", help="Which prompts; never train on those held out.")
+    ] = "all",
     project: Folder = HERE,
     as_json: Json = False,
 ) -> None:
     """Write the judgements to a file for a trainer, with a manifest beside it.
 
-    Formats: rlhf-tui (holds everything), trl, trl-implicit, trl-text, trl-unpaired, trl-prompts, hh,
+    Formats: rlhf-tui (every judgement whole), trl, trl-implicit, trl-text, trl-unpaired, trl-prompts, hh,
     llamafactory-alpaca, llamafactory-sharegpt, llamafactory-kto, llamafactory-v1, axolotl, axolotl-intel,
     axolotl-nectar, axolotl-rm, ms-swift, openrlhf, rewardbench, arena, alpacaeval, oasst, csv, tsv, parquet.
     """
@@ -166,9 +172,9 @@ def labels_export(
 
     with open_project(project).store() as store:
         if format == "all":
-            written = export_all(store, target, ties=ties or None)
+            written = export_all(store, target, ties=ties or None, split=split)
         else:
-            written = [export_labels(store, target, format=format, ties=ties or None)]
+            written = [export_labels(store, target, format=format, ties=ties or None, split=split)]
     documents = [_export_document(one) for one in written]
     text = "\n".join(map(_exported, written))
     say(documents if format == "all" else documents[0], text, as_json)
@@ -182,17 +188,26 @@ def _export_document(report: ExportReport) -> dict[str, Any]:
         "left_out": dict(report.left_out),
         "manifest": None if report.manifest is None else str(report.manifest),
         "skipped": report.skipped,
+        "split": report.split,
+        "heldout_prompts": report.heldout,
     }
 
 
 def _exported(report: ExportReport) -> str:
     if report.skipped:
         return f"{report.format}: not written. {' '.join(report.skipped.split())}"
-    return f"{report.format}: {report.rows} rows in {report.path}, and its manifest.{_left_out(report.left_out)}"
+    said = f"{report.format}: {report.rows} rows in {report.path}, and its manifest.{_left_out(report.left_out)}"
+    if report.heldout and report.split == "all":
+        said += f"\n  held-out prompts in it: {report.heldout}; for training leave them out with '--split train'"
+    return said
 
 
 def _left_out(reasons: Mapping[str, int]) -> str:
     return "".join(f"\n  left out: {count} ({reason})" for reason, count in reasons.items())
+
+
+def _noted(notes: Mapping[str, int]) -> str:
+    return "".join(f"\n  {count} {note}" for note, count in notes.items())
 
 
 @labels.command("merge")

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     Array = NDArray[np.float64]
 
-Level = Literal["nominal", "ordinal", "interval", "ratio"]
+Level = Literal["nominal", "ordinal", "interval"]
 Weights = Literal["identity", "quadratic", "ordinal"]
 
 #: The categories of a preference: the one is better, none is, the other is.
@@ -33,10 +33,6 @@ class Measure:
 
     parts: Callable[[Array], Array]
     value: Callable[[Array], Array]
-
-    def of(self, counts: Array) -> float:
-        """The number itself."""
-        return float(self.value(self.parts(counts).sum(axis=0)))
 
 
 def count(units: Iterable[Iterable[float | None]], scale: Sequence[float]) -> Array:
@@ -138,8 +134,6 @@ def _distance(level: Level, scale: Array, totals: Array) -> Array:
     if level == "ordinal":
         scale = np.cumsum(totals, axis=-1) - totals / 2  # the middle rank of each category
     gap = scale[..., :, None] - scale[..., None, :]
-    if level == "ratio":
-        return np.asarray(_ratio(gap, scale[:, None] + scale[None, :], otherwise=0.0) ** 2)
     return np.asarray(gap**2)
 
 

@@ -42,7 +42,7 @@ def present(
         if task is None or session is None or session["rater_id"] != rater_id:
             raise ValueError(f"no task {task_id}, or session {session_id} is not of rater {rater_id}")
         members = {member.id: member for member in tasks.members(db, task_id)}
-        order = _shown_before(db, task_id, rater_id, "label")
+        order = _shown_before(db, task_id, rater_id)
         if order is None:
             seed = texts.seed_of(db)
             order = sorted(members, key=lambda i: number("order", seed, task["uid"], rater.uid, members[i].uid))
@@ -61,13 +61,13 @@ def present(
     return presentation(db, presentation_id)
 
 
-def _shown_before(db: Database, task_id: int, rater_id: int, purpose: str) -> list[int] | None:
+def _shown_before(db: Database, task_id: int, rater_id: int) -> list[int] | None:
+    """The order in which this rater saw the candidates first, if ever."""
     row = db.row(
-        """SELECT order_json FROM presentation WHERE task_id = ? AND rater_id = ? AND purpose = ?
+        """SELECT order_json FROM presentation WHERE task_id = ? AND rater_id = ? AND purpose = 'label'
         AND session_id IS NOT NULL ORDER BY shown_at, id LIMIT 1""",
         task_id,
         rater_id,
-        purpose,
     )
     return None if row is None else list(json.loads(row["order_json"]))
 

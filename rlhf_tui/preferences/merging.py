@@ -66,7 +66,11 @@ def _copied(other: Path, folder: Path) -> Path:
             if beside["-wal"].exists():
                 shutil.copyfile(beside["-wal"], copy.with_name(copy.name + "-wal"))
         except OSError as error:
-            raise UserError(f"{other} cannot be copied.", why=str(error), todo="Nothing was changed.") from None
+            raise UserError(
+                f"{other} cannot be copied.",
+                why=str(error),
+                todo="Check that you may read it and that there is room for a temporary copy. Nothing was changed.",
+            ) from None
     try:
         database.open_existing(copy, patience=5.0).close()  # brings an older version up to date
     except UserError as error:

@@ -48,8 +48,7 @@ def add_rater(
 
     Raises UsageError for an empty handle and for a handle that is taken by another kind of rater.
     """
-    if not handle.strip():
-        raise UsageError("A rater needs a name.")
+    _require_name(handle)
     if kind not in RATER_KINDS:
         raise ValueError(f"unknown kind of rater {kind!r}")
     with db.transaction():
@@ -72,6 +71,11 @@ def add_rater(
         found = rater(db, handle)
     assert found is not None
     return found
+
+
+def _require_name(handle: str) -> None:
+    if not handle.strip():
+        raise UsageError("A rater needs a name.", why="This one is empty.", todo="Any name will do: a nickname, too.")
 
 
 def _new_uid(db: Database, handle: str, kind: str) -> str:
@@ -117,8 +121,7 @@ def rename_rater(db: Database, rater_id: int, handle: str) -> Rater:
 
     Raises UsageError for an empty handle or one that is taken, ValueError when there is no such rater.
     """
-    if not handle.strip():
-        raise UsageError("A rater needs a name.")
+    _require_name(handle)
     with db.transaction():
         taken = rater(db, handle)
         if taken is not None and taken.id != rater_id:

@@ -27,12 +27,22 @@ MOST_ACTIVE = 0.7  # of the draws; the rest stays random whatever the rules say
 MAKE_AT_ONCE = 100  # prompts whose completions are offered when the queue runs low
 LOW = 20
 
-_OPEN = """
+#: Whether another rater has decided a task.
+_DECIDED = """EXISTS(SELECT 1 FROM active_judgement o WHERE o.task_id = t.id AND o.rater_id <> ?1
+    AND o.purpose = 'label' AND o.outcome NOT IN('skip', 'discard')) AS decided"""
+_OPEN = f"""
 SELECT t.id, t.prompt_id, t.round, t.position, COALESCE(json_extract(p.tags_json, '$[0]'), p.source) AS stratum,
-  EXISTS(SELECT 1 FROM judgement o WHERE o.task_id = t.id AND o.rater_id <> ?1
-    AND o.outcome NOT IN('skip', 'discard') AND o.id NOT IN(SELECT judgement_id FROM undone)) AS decided
+  {_DECIDED}
 FROM task t JOIN prompt p ON p.id = t.prompt_id
 WHERE t.kind = ?2 AND t.position >= 0 AND t.id > ?3
+"""
+#: What was answered, replaced or taken back after a judgement and a revision, in the order it happened.
+_TOUCHED = """
+SELECT task_id, purpose, rater_id, MAX(at) FROM (
+  SELECT task_id, purpose, rater_id, created_at AS at FROM judgement WHERE id > ?1
+  UNION ALL SELECT j.task_id, j.purpose, j.rater_id, r.created_at FROM revision r
+  JOIN judgement j ON j.id = r.judgement_id WHERE r.id > ?2)
+GROUP BY task_id, purpose, rater_id ORDER BY MAX(at)
 """
 _UNOFFERED = """
 SELECT c.prompt_id FROM completion c WHERE c.edited_from IS NULL
@@ -88,6 +98,7 @@ class Queue:
         self._gaps: list[tuple[float, int]] = []
         self._repeat_skipped_at = -1
         self._unheard: set[tuple[int, str]] = set()
+        self._behind = False  # whether what others have written is not wholly taken in
         self._newest_task = self._newest_completion = 0
         self._newest_judgement, self._newest_revision = self._newest()
         for fact in store.facts(rater.id):
@@ -139,28 +150,25 @@ class Queue:
             self._pending.pop(task_id, None)
 
     def catch_up(self) -> None:
-        """Take notice of what other programs have written: new texts and tasks, scores, anybody's answers."""
-        if not self._store.changed():
+        """Take notice of what other programs have written: new texts and tasks, scores, anybody's answers.
+
+        Should it fail half way, the next call begins again where this one did: taking a thing in twice is harmless.
+        """
+        self._behind = self._store.changed() or self._behind  # `changed` says it only once
+        if not self._behind:
             return
-        before = self._newest_judgement, self._newest_revision
-        self._newest_judgement, self._newest_revision = self._newest()
-        for row in self._store.database.rows(
-            """SELECT task_id, purpose, rater_id, MAX(at) FROM (
-              SELECT task_id, purpose, rater_id, created_at AS at FROM judgement WHERE id > ?1
-              UNION ALL SELECT j.task_id, j.purpose, j.rater_id, r.created_at FROM revision r
-              JOIN judgement j ON j.id = r.judgement_id WHERE r.id > ?2)
-            GROUP BY task_id, purpose, rater_id ORDER BY MAX(at)""",
-            *before,
-        ):
+        newest = self._newest()
+        for row in self._store.database.rows(_TOUCHED, self._newest_judgement, self._newest_revision):
             if row["rater_id"] == self._rater.id:
                 self.refresh(row["task_id"], row["purpose"])
             elif row["task_id"] in self._pending:
-                came_back, _, turn, place, position = self._pending[row["task_id"]]
-                self._wait(row["task_id"], (came_back, 1, turn, place, position))
+                self._look_again(row["task_id"])
         if self._rules.active_share and (scores := self._store.scores()) != self._scores:
             self._scores, self._gaps = scores, self._closest(scores)
         self._take_new_tasks()
         self._find_unoffered()
+        self._newest_judgement, self._newest_revision = newest
+        self._behind = False
 
     # What comes next
 
@@ -229,14 +237,25 @@ class Queue:
     # What is waiting
 
     def _take_new_tasks(self) -> None:
+        newest = self._store.database.number("SELECT COALESCE(MAX(id), 0) FROM task")
+        if newest == self._newest_task:
+            return
         rows = self._store.database.rows(_OPEN, self._rater.id, self._rules.kind, self._newest_task)
-        self._newest_task = max((row["id"] for row in rows), default=self._newest_task)
         open_rows = [row for row in rows if self._is_open(row["id"])]
         for row, place in _interleaved(open_rows):
             came_back = (row["id"], "label") in self._answers  # skipped in an earlier sitting
             self._wait(row["id"], (int(came_back), row["decided"], row["round"], place, row["position"]))
         if rows and self._scores:
             self._gaps = self._closest(self._scores)
+        self._newest_task = newest
+
+    def _look_again(self, task_id: int) -> None:
+        """Put a waiting task before or behind, by whether anybody else has decided it now."""
+        came_back, _, turn, place, position = self._pending[task_id]
+        decided = self._store.database.number(f"SELECT {_DECIDED} FROM task t WHERE t.id = ?2", self._rater.id, task_id)
+        key = (came_back, decided, turn, place, position)
+        if key != self._pending[task_id]:
+            self._wait(task_id, key)
 
     def _is_open(self, task_id: int) -> bool:
         fact = self._answers.get((task_id, "label"))
@@ -290,8 +309,7 @@ class Queue:
                     for prompt_id in some
                 )
             self._unoffered = self._unoffered[MAKE_AT_ONCE:]
-        if made:
-            self._take_new_tasks()
+        self._take_new_tasks()  # even if none was made: an earlier call may have failed to
 
     def _newest(self) -> tuple[int, int]:
         database = self._store.database

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from rlhf_tui.preferences import people, tasks, texts
 from rlhf_tui.preferences.database import Database, Row
 from rlhf_tui.preferences.records import (
+    DECIDED,
     SPLITS,
     Completion,
     Counts,
@@ -234,7 +235,7 @@ def counts(db: Database, rater_id: int | None = None) -> Counts:
         rankings=rankings,
         ratings=ratings,
         acceptances=acceptances,
-        repeats=sum(n for (purpose, _, outcome), n in said.items() if purpose == "repeat" and outcome != "skip"),
+        repeats=sum(n for (purpose, _, outcome), n in said.items() if purpose == "repeat" and outcome in DECIDED),
         skipped=total(*everything, outcomes=["skip"]),
         discarded=total(*everything, outcomes=["discard"]),
         raters=_raters(db, rater_id),
@@ -247,7 +248,10 @@ _WAITING = """FROM task t WHERE t.kind = 'pair' AND t.position >= 0 AND t.id NOT
 
 
 def waiting_pairs(db: Database, limit: int) -> list[tuple[Prompt, tuple[Completion, ...]]]:
-    """At most `limit` pairs nobody has decided, in the order of the queue."""
+    """At most `limit` pairs nobody has decided: the first of every prompt, then the second ones, and so on.
+
+    Within that a stable hash decides. A queue's order is another one: it goes by rater and by kind of prompt too.
+    """
     return [
         (texts.prompt(db, row["prompt_id"]), tuple(tasks.members(db, row["id"])))
         for row in db.rows(f"SELECT t.id, t.prompt_id {_WAITING} ORDER BY t.round, t.position LIMIT ?2", None, limit)

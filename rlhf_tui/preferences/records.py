@@ -124,7 +124,8 @@ class Guideline:
 class Rater:
     """Who judges. `kind` is 'human', 'import', 'rule' or 'model'; the card is self-declared.
 
-    Without `consent` neither the handle nor the card of a person leaves the project: `public_name` does.
+    Without `consent` neither the handle nor the card of a person leaves the project: what others get to see is
+    `public_name` and `public_card`.
     """
 
     id: int
@@ -135,9 +136,19 @@ class Rater:
     consent: bool = False
 
     @property
+    def is_public(self) -> bool:
+        """Whether handle and card may leave the project: a person must have agreed; a file, rule or model is nobody."""
+        return self.consent or self.kind != "human"
+
+    @property
     def public_name(self) -> str:
         """What exports call this rater: the handle, or for a person who has not agreed a stable pseudonym."""
-        return self.handle if self.consent or self.kind != "human" else f"rater-{self.uid[:8]}"
+        return self.handle if self.is_public else f"rater-{self.uid[:8]}"
+
+    @property
+    def public_card(self) -> dict[str, Any]:
+        """What exports say of this rater: the card, or nothing of a person who has not agreed."""
+        return dict(self.card) if self.is_public else {}
 
 
 @dataclass(frozen=True)
@@ -271,9 +282,10 @@ class LabelledPair:
 class Counts:
     """The state of the store at a glance; judgements are the active ones that are no repeats.
 
-    `judgements` are the decided ones: of pairs `pairs` (ordered), `ties` and `both_bad`, and `rankings`,
-    `ratings` and `acceptances`. Skipped and discarded tasks are counted beside them. `raters` have at
-    least one judgement. `pairs_waiting`: pairs nobody (or, for one rater, this rater) has decided.
+    `judgements` are the decided ones: of pairs `pairs` (those with a better side), `ties` and `both_bad`, and
+    `rankings`, `ratings` and `acceptances`. How many pairs training reads is another number: `Store.pairs`.
+    Skipped and discarded tasks are counted beside them. `raters` have at least one judgement.
+    `pairs_waiting`: pairs nobody (or, for one rater, this rater) has decided.
     `near_duplicates`: completions that are offered to nobody because they are too like another one.
     """
 

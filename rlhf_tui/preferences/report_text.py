@@ -17,6 +17,7 @@ WIDTH = 80
 #: Of many raters, so many are shown in full.
 MOST_RATERS = 8
 TOO_FEW = "too few to say"
+NOTHING_YET = "nothing to count yet"
 
 _ABOUT = {"preferences": "pairs of answers", "ratings": "rated answers", "acceptances": "answers accepted or not"}
 _ESTIMATES = {
@@ -191,7 +192,7 @@ def _pace(report: LabelReport) -> str:
 
 def _rate(rate: Rate) -> str:
     if rate.share is None:
-        return "nothing to count yet"
+        return NOTHING_YET
     return _figure(f"{rate.share:.1%}", f"of {rate.n}", f"[{rate.low:.1%}, {rate.high:.1%}]", rate.enough)
 
 
@@ -204,6 +205,8 @@ def _coefficient(estimate: Estimate) -> str:
 
 
 def _estimate(estimate: Estimate, form: str, of: str) -> str:
+    if estimate.n == 0:
+        return NOTHING_YET
     if estimate.value is None:
         return f"undefined {of} {estimate.n}: nothing differs"
     known = estimate.low is not None and estimate.high is not None

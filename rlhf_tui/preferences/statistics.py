@@ -16,20 +16,10 @@ from datetime import datetime
 
 from rlhf_tui.preferences.comparisons import Comparison, compared, is_blind, is_decided
 from rlhf_tui.preferences.consistency import Consistency, Repeats, gold_answer
-from rlhf_tui.preferences.intervals import ENOUGH, Clusters, Estimate, Rate, rate, wilson
+from rlhf_tui.preferences.intervals import Clusters, Rate, rate, wilson
 from rlhf_tui.preferences.records import DECIDED, Fact
 
-__all__ = [
-    "ENOUGH",
-    "Estimate",
-    "LabelReport",
-    "Rate",
-    "Tally",
-    "gold_facts",
-    "label_report",
-    "rate",
-    "wilson",
-]
+__all__ = ["LabelReport", "Tally", "gold_facts", "label_report", "wilson"]
 
 #: Texts this alike in length (in characters) say nothing about a taste for length (AlpacaEval's bound).
 MIN_CHARS = 30

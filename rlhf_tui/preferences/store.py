@@ -352,7 +352,7 @@ class Store:
         return reading.pairs(self.database, split)
 
     def waiting_pairs(self, limit: int) -> list[tuple[Prompt, tuple[Completion, ...]]]:
-        """At most `limit` pairs nobody has decided, in the order of the queue."""
+        """At most `limit` pairs nobody has decided: the first of every prompt, then the second ones, and so on."""
         return reading.waiting_pairs(self.database, limit)
 
     def counts(self, rater_id: int | None = None) -> Counts:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping, Sequence
 
-from rlhf_tui.errors import UsageError
+from rlhf_tui.errors import UsageError, nearest
 from rlhf_tui.preferences.database import Database, Row, now
 from rlhf_tui.preferences.identity import fraction, uid
 from rlhf_tui.preferences.records import (
@@ -41,13 +41,24 @@ def prompt_uid(messages: Sequence[Message]) -> str:
 def check_prompt(prompt: NewPrompt) -> None:
     """Raises UsageError unless the prompt can be answered: known roles, ends with a non-empty user turn."""
     if not prompt.messages or prompt.messages[-1].role != "user" or not prompt.messages[-1].content.strip():
-        raise UsageError("A prompt must end with a user message that is not empty.")
+        raise UsageError(
+            "A prompt must end with a user message that is not empty.",
+            todo="Add the user's message, or leave this prompt out.",
+        )
     for message in prompt.messages:
         if message.role not in ROLES:
-            raise UsageError(f"A prompt has a message of role {message.role!r}.", why=f"Known are {', '.join(ROLES)}.")
+            raise UsageError(
+                f"A prompt has a message of role {message.role!r}.",
+                why=f"Known are {', '.join(ROLES)}.",
+                todo=nearest(message.role, ROLES) or "Give the message one of these roles, or leave this prompt out.",
+            )
         check_text(message.content)
     if prompt.split is not None and prompt.split not in SPLITS:
-        raise UsageError(f"A prompt has the split {prompt.split!r}.", why=f"Known are {' and '.join(SPLITS)}.")
+        raise UsageError(
+            f"A prompt has the split {prompt.split!r}.",
+            why=f"Known are {' and '.join(SPLITS)}.",
+            todo="Name one of them, or none: then the project chooses.",
+        )
 
 
 def check_text(text: str) -> None:

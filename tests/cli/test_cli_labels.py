@@ -76,6 +76,17 @@ def test_preview_imports_nothing(cli, project: Project, tmp_path: Path, tree) ->
     assert tree(tmp_path) == before
 
 
+def test_a_split_of_another_name_is_noted(cli, project: Project, tmp_path: Path) -> None:
+    file = lines(tmp_path / "pairs.jsonl", {**PAIR, "split": "fold 3"}, OTHER)
+    note = "prompts in a split of another name than train, test and their like: the project decides"
+    here = ("--project", project.root)
+    seen = cli("labels", "import", file, "--preview", *here)
+    assert f"\n  1 {note}\nNothing was imported." in seen.out
+    assert document(cli("labels", "import", file, "--preview", *here, "--json"))["notes"] == {note: 1}
+    assert cli("labels", "import", file, *here).out.endswith(f"\n  1 {note}\n")
+    assert document(cli("labels", "import", file, *here, "--json"))["notes"] == {note: 1}
+
+
 def test_a_table_is_read_by_its_columns(cli, project: Project, tmp_path: Path) -> None:
     file = tmp_path / "votes.csv"
     file.write_text("frage,gut,schlecht\nWhich?,This one.,That other one\n")
@@ -119,8 +130,49 @@ def test_export_all_writes_every_format_that_can_hold_them(cli, labelled: Projec
     assert f"rlhf-tui: 5 rows in {written['rlhf-tui']['file']}" in text.out
 
 
+@pytest.fixture
+def halved(cli, project: Project, tmp_path: Path) -> Project:
+    """One judgement of a training prompt and two of one that is held out."""
+    rows = [{**PAIR, "split": "train"}, {**OTHER, "split": "test"}, {**OTHER, "split": "test", "rejected": "No."}]
+    assert cli("labels", "import", lines(tmp_path / "in.jsonl", *rows), "--project", project.root).code == 0
+    return project
+
+
+def test_export_of_a_split_leaves_the_other_out_and_says_what_is_held_out(cli, halved: Project, tmp_path: Path) -> None:
+    target, here = tmp_path / "out.jsonl", ("--format", "trl", "--project", halved.root)
+    both = cli("labels", "export", target, *here)
+    assert "held-out prompts in it: 1; for training leave them out with '--split train'" in both.out
+    found = document(cli("labels", "export", target, *here, "--json"))
+    assert (found["split"], found["heldout_prompts"], found["rows"]) == ("all", 1, 3)
+    train = cli("labels", "export", target, "--split", "train", *here)
+    assert train.out.endswith("left out: 2 (about held-out prompts, which were not asked for)\n")
+    found = document(cli("labels", "export", target, "--split", "train", *here, "--json"))
+    assert (found["split"], found["heldout_prompts"], found["rows"]) == ("train", 0, 1)
+    manifest = json.loads(Path(found["manifest"]).read_text())
+    assert (manifest["split"], manifest["heldout_prompts"]) == ("train", 0)
+    assert "--split train" not in cli("labels", "export", target, "--split", "heldout", *here).out
+    found = document(cli("labels", "export", target, "--split", "heldout", *here, "--json"))
+    assert (found["split"], found["heldout_prompts"], found["rows"]) == ("heldout", 1, 2)
+
+
+def test_export_all_of_a_split(cli, halved: Project, tmp_path: Path) -> None:
+    folder, here = tmp_path / "all", ("--format", "all", "--split", "train", "--project", halved.root, "--json")
+    written = [one for one in document(cli("labels", "export", folder, *here)) if not one["skipped"]]
+    assert len(written) > 10
+    assert {one["heldout_prompts"] for one in written} == {0}
+    assert "Why?" not in "".join(path.read_text() for path in folder.iterdir() if path.suffix != ".parquet")
+
+
+def test_export_of_an_unknown_split_is_refused(cli, halved: Project, tmp_path: Path) -> None:
+    said = cli("labels", "export", tmp_path / "out.jsonl", "--split", "test", "--project", halved.root)
+    assert (said.code, said.out) == (2, "")
+    assert "The split cannot be 'test'." in said.err
+    assert "train, heldout, all" in said.err
+    assert not (tmp_path / "out.jsonl").exists()
+
+
 def test_the_help_lists_the_formats(cli) -> None:
-    from rlhf_tui.preferences.formats.importing import FORMATS as READ
+    from rlhf_tui.preferences.formats.readers import READERS as READ
     from rlhf_tui.preferences.formats.writers.registry import FORMATS as WRITTEN
 
     for verb, known in (("import", READ), ("export", WRITTEN)):

@@ -403,6 +403,22 @@ def test_a_locked_project_is_said_and_nothing_changes(copies: Copies, sit: Sit) 
 OLD = Path(__file__).with_name("version_1.sql")
 
 
+def test_a_copy_that_cannot_be_copied_says_what_to_check(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Store.create(tmp_path / "theirs.db", name="theirs", seed=1).close()
+
+    def refused(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(shutil, "copyfile", refused)
+    with pytest.raises(UserError, match="cannot be copied") as caught:
+        store.merge(tmp_path / "theirs.db")
+    assert "No space left" in caught.value.why
+    assert "room for a temporary copy" in caught.value.todo
+    assert "Nothing was changed" in caught.value.todo
+
+
 def test_a_copy_of_an_older_version_is_taken_over_too(store: Store, tmp_path: Path) -> None:
     old = sqlite3.connect(tmp_path / "old.db")
     old.executescript(OLD.read_text("utf-8"))

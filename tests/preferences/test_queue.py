@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -618,6 +619,92 @@ def test_answers_of_the_same_rater_elsewhere_are_noticed(fill: Filled, sit: Sit)
         elsewhere.redo(also_me.rater)
         assert me.queue.next() is None
         assert me.queue.remaining == 0
+
+
+@pytest.mark.parametrize("outcome", ["skip", "discard"])
+def test_what_others_skip_or_discard_elsewhere_is_not_decided(fill: Filled, sit: Sit, outcome: str) -> None:
+    """`expected` is the order of somebody who was not disturbed and has taken everything back."""
+    store = fill(prompts=10)
+    expected = [offer.task_id for offer, _ in drain(sit(store, "them", **ALONE))]
+    assert all(store.undo(store.add_rater("them").id) for _ in expected)
+    me = sit(store, **ALONE)
+    with Store.open(store.database.path) as elsewhere:
+        you = sit(elsewhere, "you", **ALONE)
+        for task in expected[:3]:
+            you.answer(outcome, task_id=task)
+        assert [offer.task_id for offer, _ in drain(me)] == expected
+
+
+def test_what_others_take_back_or_discard_after_all_elsewhere_comes_first_again(fill: Filled, sit: Sit) -> None:
+    store = fill(prompts=10)
+    expected = [offer.task_id for offer, _ in drain(sit(store, "them", **ALONE))]
+    assert all(store.undo(store.add_rater("them").id) for _ in expected)
+    me = sit(store, **ALONE)
+    with Store.open(store.database.path) as elsewhere:
+        you = sit(elsewhere, "you", **ALONE)
+        for task in expected[:3]:
+            you.answer(task_id=task)
+        me.queue.catch_up()
+        offer = me.queue.next()
+        assert offer is not None
+        assert offer.task_id == expected[3]
+        elsewhere.undo(you.rater)
+        you.answer("discard", task_id=expected[1])
+        assert [offer.task_id for offer, _ in drain(me)] == [*expected[1:], expected[0]]
+
+
+@pytest.mark.parametrize("fails", range(1, 39))
+def test_an_error_while_catching_up_loses_nothing(
+    fill: Filled, sit: Sit, monkeypatch: pytest.MonkeyPatch, fails: int
+) -> None:
+    """Another program answers, takes back, adds texts and scores; the `fails`th look at the file is refused."""
+    store = fill(prompts=8)
+    store.set_scores("reward-1", {1: 0.0, 2: 1.0})
+    me = sit(store, active_share=0.5, **ALONE)
+    drain(me, 4)
+    with Store.open(store.database.path) as elsewhere:
+        there, you = sit(elsewhere, **ALONE), sit(elsewhere, "you", **ALONE)
+        elsewhere.undo(there.rater)
+        elsewhere.undo(there.rater)
+        drain(there, 3)
+        drain(you, 2)
+        add(elsewhere, {"new": 2})
+        add(elsewhere, {"newer": 2}, tasks=False)
+        scored(elsewhere)
+    looked, rows = [0], store.database.rows
+
+    def refused(*args: Any) -> Any:
+        looked[0] += 1
+        if looked[0] == fails:
+            raise UserError("The file is locked.")
+        return rows(*args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(store.database, "rows", refused)
+        with suppress(UserError):
+            me.queue.next()
+    assert looked[0] >= min(fails, 30)  # it is 38 now; of the last ones there may be fewer one day
+    me.queue.next()
+    fresh = sit(store, active_share=0.5, **ALONE)
+    fresh.queue.next()
+    assert me.queue.remaining == fresh.queue.remaining
+    assert sorted(me.queue.facts, key=lambda fact: fact.created_at) == store.facts(me.rater)
+    taken_back = {task for task, key in me.queue._pending.items() if key[0] == -1}
+    assert {task: key[1] for task, key in me.queue._pending.items() if task not in taken_back} == {
+        task: key[1] for task, key in fresh.queue._pending.items() if task not in taken_back
+    }
+    assert me.queue._scores == fresh.queue._scores == store.scores()
+    assert len(me.queue._gaps) == len(fresh.queue._gaps)
+
+
+def test_scores_that_are_cleared_during_a_sitting_are_forgotten(store: Store, sit: Sit) -> None:
+    add(store, {"code": 40})
+    scored(store)
+    me = sit(store, active_share=0.7, **ALONE)
+    assert "active" in [offer.selection for offer, _ in drain(me, 15)]
+    with Store.open(store.database.path) as elsewhere:
+        elsewhere.set_scores("reward-2", {})
+    assert {offer.selection for offer, _ in drain(me)} == {"random"}
 
 
 def test_facts_stay_in_the_order_of_time_when_they_come_from_elsewhere(fill: Filled, sit: Sit) -> None:

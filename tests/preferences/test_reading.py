@@ -181,6 +181,32 @@ def test_repeats_are_counted_and_trained_on_by_nobody(fill: Filled, sit: Sit) ->
     assert [judged.purpose for judged in store.judgements()] == ["label", "repeat"]
 
 
+def test_a_repeat_that_was_skipped_or_discarded_is_none(fill: Filled, sit: Sit) -> None:
+    store = fill()
+    me = sit(store)
+    for task, verdict in enumerate((tied(), Verdict("both_bad"), Verdict("skip"), Verdict("discard")), start=1):
+        me.answer(task_id=task)
+        again = store.present(task, rater_id=me.rater, session_id=me.session, layout="x", purpose="repeat")
+        store.judge(again.id, verdict, latency_ms=1)
+    counts = store.counts()
+    assert (counts.repeats, counts.judgements, counts.skipped, counts.discarded) == (2, 4, 0, 0)
+    assert store.counts(me.rater).repeats == 2
+
+
+def test_waiting_pairs_are_the_first_of_every_prompt_then_the_second_ones(fill: Filled, sit: Sit) -> None:
+    store = fill(prompts=5, per_prompt=6)
+    me = sit(store)
+    done = me.answer()
+    waiting = store.waiting_pairs(100)
+    assert len(waiting) == store.counts().pairs_waiting == 14
+    assert {one.id for one in done.shown} not in [{one.id for one in sides} for _, sides in waiting]
+    prompts = [prompt.id for prompt, _ in waiting]
+    assert len(set(prompts[:4])) == 4
+    assert done.prompt.id not in prompts[:4]
+    assert set(prompts[4:9]) == set(prompts[9:]) == {1, 2, 3, 4, 5}
+    assert store.waiting_pairs(3) == waiting[:3]
+
+
 def test_heldout_prompts_never_reach_the_training_pairs(fill: Filled, sit: Sit) -> None:
     store = fill(prompts=40)
     me = sit(store, repeat_share=0.0)

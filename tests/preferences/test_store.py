@@ -123,8 +123,9 @@ def test_the_split_is_stable_and_follows_the_fraction(tmp_path: Path) -> None:
     ],
 )
 def test_a_bad_prompt_is_refused_and_nothing_is_added(store: Store, bad: NewPrompt) -> None:
-    with pytest.raises(UsageError):
+    with pytest.raises(UsageError) as caught:
         store.add_prompts([ask("good"), bad], heldout_fraction=0.2)
+    assert caught.value.todo
     assert store.prompts() == []
 
 
@@ -183,8 +184,9 @@ def test_raters_have_one_handle_one_kind_and_a_card(store: Store) -> None:
     assert store.add_rater("demo", kind="model", card={"who": "another"}).card == {"who": "another"}
     with pytest.raises(UsageError, match="of kind 'model'"):
         store.add_rater("demo")
-    with pytest.raises(UsageError, match="name"):
+    with pytest.raises(UsageError, match="name") as caught:
         store.add_rater(" ")
+    assert caught.value.todo
     assert [rater.handle for rater in store.raters()] == ["demo"]
 
 
@@ -199,8 +201,9 @@ def test_a_rater_can_be_renamed_and_what_they_judged_stays_theirs(fill: Filled, 
     assert [pair.rater for pair in store.pairs()] == ["ada"]
     assert store.rename_rater(me.rater, "ada") == renamed
     for name, word in (("taken", "already"), ("  ", "name")):
-        with pytest.raises(UsageError, match=word):
+        with pytest.raises(UsageError, match=word) as caught:
             store.rename_rater(me.rater, name)
+        assert caught.value.todo
     with pytest.raises(ValueError, match="no rater 99"):
         store.rename_rater(99, "nobody")
     assert store.rater_by_uid(me.who.uid) == renamed
@@ -214,7 +217,11 @@ def test_a_person_is_named_outside_only_with_their_consent(store: Store) -> None
     assert (agreed.public_name, agreed.card) == ("ada", {"languages": "en"})
     assert store.rater("ada") == agreed
     assert store.set_consent(ada.id, False) == ada
-    assert store.add_rater("demo", kind="model").public_name == "demo"  # not a person
+    assert (ada.is_public, ada.card, ada.public_card) == (False, {"languages": "en"}, {})
+    assert (agreed.is_public, agreed.public_card) == (True, {"languages": "en"})
+    demo = store.add_rater("demo", kind="model", card={"who": "a model"})  # not a person
+    assert (demo.consent, demo.is_public) == (False, True)
+    assert (demo.public_name, demo.public_card) == ("demo", {"who": "a model"})
     with pytest.raises(ValueError, match="no rater 99"):
         store.set_consent(99, True)
 
@@ -233,6 +240,14 @@ def test_scores_replace_older_scores(fill: Filled) -> None:
     store.set_scores("reward-2", {3: 1.0})
     assert store.scores() == {3: 1.0}
     assert store.database.rows("SELECT run FROM score")[0]["run"] == "reward-2"
+
+
+def test_no_scores_clear_all_older_ones(fill: Filled) -> None:
+    """What a reward model that is retrained without scoring leaves behind: nothing, rather than what its elder said."""
+    store = fill(prompts=2)
+    store.set_scores("reward-1", {1: 0.5, 2: -3.25})
+    store.set_scores("reward-2", {})
+    assert store.scores() == {}
 
 
 def test_scores_are_replaced_whole_or_not_at_all(fill: Filled) -> None:

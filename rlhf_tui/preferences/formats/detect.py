@@ -136,8 +136,6 @@ _PROMPT_KEYS = ("prompt", "text", "instruction", "turns", "question", "messages"
 _BY_COLUMNS = (*TABLES, "table")
 _TOOLS = ("label-studio", "potato")
 _OF_TOOLS = ("prompt", "a", "b", "winner")
-#: Columns that tell a table of ours from the rows of trainers that have a part of them.
-_OUR_TABLE = {"prompt", "chosen", "rejected", "tie"}
 #: Formats that a table may have instead of its own; others of the same keys are read by a mapping.
 _IN_TABLES = ("arena", "alpacaeval", "pandalm", "shp", "helpsteer")
 
@@ -157,8 +155,6 @@ def detect(source: Source, first: Sequence[Row], format: str | None, mapping: Ma
         return _by_columns(source, first, format)
     if format is not None:
         return Detected(format, "you named it")
-    if rows and set(rows[0]) >= _OUR_TABLE:
-        return _by_columns(source, first, _table(source))
     found = _by_rules(rows, _IN_TABLES if source.kind in ("csv", "tsv") else None)
     if found is not None:
         return Detected(found.format, found.why)
@@ -176,9 +172,8 @@ def _by_mapping(source: Source, rows: list[dict[str, Any]], format: str | None, 
     if chosen in _TOOLS:
         unknown = [name for name in mapping if name not in _OF_TOOLS]
         if unknown:
-            raise UsageError(
-                f"{unknown[0]!r} cannot be mapped.", todo=f"Of {chosen} these can: {', '.join(_OF_TOOLS)}."
-            )
+            todo = f"Of {chosen} these can: {', '.join(_OF_TOOLS)}. Nothing was imported."
+            raise UsageError(f"{unknown[0]!r} cannot be mapped.", todo=todo)
     elif chosen in _BY_COLUMNS:
         columns.check_mapping(mapping, list(dict.fromkeys(key for row in rows for key in row)))
     else:

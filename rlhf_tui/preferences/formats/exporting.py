@@ -1,7 +1,7 @@
 """Judgements into files that others read as they are, each with a manifest beside it.
 
-`rlhf-tui` keeps everything; the other formats hold what they can, and what they cannot is counted by reason,
-in the report and in the manifest. Formats are listed in `writers.registry`.
+`rlhf-tui` holds every judgement with all that is known of it; the other formats hold what they can, and what they
+cannot is counted by reason, in the report and in the manifest. Formats are listed in `writers.registry`.
 """
 
 from __future__ import annotations
@@ -13,16 +13,24 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rlhf_tui.errors import UsageError, UserError
+from rlhf_tui.errors import UsageError, UserError, nearest
+from rlhf_tui.preferences import records
 from rlhf_tui.preferences.formats.manifest import manifest
 from rlhf_tui.preferences.formats.writers import files
 from rlhf_tui.preferences.formats.writers.llamafactory import ENTRIES
-from rlhf_tui.preferences.formats.writers.registry import FORMATS, TIES, Format, find, settle_ties
+from rlhf_tui.preferences.formats.writers.registry import FORMATS, PROMPTS, TIES, Format, find, settle_ties
 from rlhf_tui.preferences.formats.writers.sources import Material, Tally
 from rlhf_tui.preferences.records import DECIDED, Judged
 from rlhf_tui.preferences.store import Store
 
 REPEATS = "repeats, asked to see how consistent a rater is"
+#: What is left out when only one split is asked for, by which.
+NOT_ASKED_FOR = {
+    "train": "about held-out prompts, which were not asked for",
+    "heldout": "about training prompts, which were not asked for",
+}
+ALL = "all"
+SPLITS = (*records.SPLITS, ALL)
 INDEX = "dataset_info.json"
 
 
@@ -30,7 +38,8 @@ INDEX = "dataset_info.json"
 class ExportReport:
     """What was written where. `left_out`: how many rows are not there, by reason.
 
-    `skipped` says why nothing was written; then there are no rows and no manifest.
+    `skipped` says why nothing was written; then there are no rows and no manifest. `split` is what was asked for,
+    and `heldout` how many of the prompts in the file are held out.
     """
 
     path: Path
@@ -39,31 +48,40 @@ class ExportReport:
     left_out: Mapping[str, int]
     manifest: Path | None
     skipped: str = ""
+    split: str = ALL
+    heldout: int = 0
 
 
-def export_labels(store: Store, target: Path, *, format: str = "rlhf-tui", ties: str | None = None) -> ExportReport:
+def export_labels(
+    store: Store, target: Path, *, format: str = "rlhf-tui", ties: str | None = None, split: str = ALL
+) -> ExportReport:
     """Write the judgements to `target` and its manifest to `target`.manifest.json; existing files are replaced.
 
     `ties`: 'drop', 'half' (both directions, one row each) or 'keep'; None keeps them where the format can and
-    drops them where it cannot. A name that ends in '.gz' is compressed; '.json' is one JSON list and '.jsonl'
-    one object a line, whatever the format does by itself. LLaMA-Factory's formats also write their entry into
-    the dataset_info.json beside. Raises UsageError when there is nothing to write or something is impossible,
-    UserError when a file cannot be written; then no file has changed.
+    drops them where it cannot. `split`: what is about the prompts in 'train', in 'heldout', or in 'all'; the
+    manifest says which, and warns of those held out that are in it, since the rows do not.
+
+    A name that ends in '.gz' is compressed; '.json' is one JSON list and '.jsonl' one object a line, whatever the
+    format does by itself. LLaMA-Factory's formats also write their entry into the dataset_info.json beside. Raises
+    UsageError when there is nothing to write or something is impossible, UserError when a file cannot be written;
+    then no file has changed.
     """
     known = find(format)
     settled = settle_ties(known, ties)
     _check_name(known, target)
-    material, snapshot = _read(store)
+    _check_split(split)
+    material, snapshot = _read(store, split)
     return _write(known, target, settled, material, snapshot)
 
 
-def export_all(store: Store, folder: Path, *, ties: str | None = None) -> list[ExportReport]:
+def export_all(store: Store, folder: Path, *, ties: str | None = None, split: str = ALL) -> list[ExportReport]:
     """Write every format that can hold something of what there is into a folder, made when it is not there.
 
     Where a format cannot do with ties what was asked, it does what it does by itself; its manifest says what.
-    A format that has room for nothing of it is reported with `skipped`. Raises UserError when a file cannot be
-    written; those before it are there.
+    `split` as in `export_labels`. A format that has room for nothing of it is reported with `skipped`. Raises
+    UserError when a file cannot be written; those before it are there.
     """
+    _check_split(split)
     if ties is not None and ties not in TIES:
         raise UsageError(f"Ties cannot be {ties!r}.", todo=f"Choose one of {', '.join(TIES)}.")
     try:
@@ -72,7 +90,7 @@ def export_all(store: Store, folder: Path, *, ties: str | None = None) -> list[E
         raise UserError(
             f"The folder {folder} cannot be made.", why=error.strerror or str(error), todo="Choose another place."
         ) from None
-    material, snapshot = _read(store)
+    material, snapshot = _read(store, split)
     reports = []
     for known in FORMATS.values():
         target = folder / known.file
@@ -80,8 +98,15 @@ def export_all(store: Store, folder: Path, *, ties: str | None = None) -> list[E
         try:
             reports.append(_write(known, target, settled, material, snapshot))
         except UsageError as error:
-            reports.append(ExportReport(target, known.name, 0, {}, None, skipped=str(error)))
+            reports.append(ExportReport(target, known.name, 0, {}, None, skipped=str(error), split=split))
     return reports
+
+
+def _check_split(split: str) -> None:
+    if split not in SPLITS:
+        raise UsageError(
+            f"The split cannot be {split!r}.", why=nearest(split, SPLITS), todo=f"Choose one of {', '.join(SPLITS)}."
+        )
 
 
 def _check_name(format: Format, target: Path) -> None:
@@ -101,31 +126,37 @@ def _packed(target: Path) -> bool:
     return target.suffix == ".gz"
 
 
-def _read(store: Store) -> tuple[Material, str]:
-    """Everything there is, and the hash that names it, from one moment."""
+def _read(store: Store, split: str) -> tuple[Material, str]:
+    """Everything there is of a split, and the hash that names all there is, from one moment."""
     with store.database.reading():
-        everything = store.judgements()
-        decided = [judged for judged in everything if judged.verdict.outcome in DECIDED]
+        everything = [judged for judged in store.judgements() if judged.verdict.outcome in DECIDED]
+        decided = [judged for judged in everything if split in (ALL, judged.prompt.split)]
         judged = tuple(one for one in decided if one.purpose == "label")
         used = {one.generation_id for each in judged for one in each.shown if one.generation_id is not None}
+        prompts = store.prompts()
+        wanted = tuple(prompt for prompt in prompts if split in (ALL, prompt.split))
         material = Material(
             judged,
-            tuple(store.prompts()),
+            wanted,
             {number: store.generation(number) for number in used},
             _guidelines(store, judged),
             repeats=len(decided) - len(judged),
+            split=split,
+            other_judgements=sum(one.purpose == "label" for one in everything) - len(judged),
+            other_prompts=len(prompts) - len(wanted),
         )
         return material, store.snapshot_hash()
 
 
 def _guidelines(store: Store, judged: tuple[Judged, ...]) -> dict[int, tuple[int, str]]:
-    """The (version, sha256) of the guideline that was on screen, by judgement."""
+    """The (version, sha256) of the guideline that was on screen, by judgement; an imported one was on no screen."""
     wanted = {one.id for one in judged}
     return {
         row["id"]: (row["version"], row["sha256"])
         for row in store.database.rows(
             """SELECT j.id, g.version, g.sha256 FROM judgement j
-            JOIN presentation p ON p.id = j.presentation_id JOIN guideline g ON g.id = p.guideline_id"""
+            JOIN presentation p ON p.id = j.presentation_id JOIN guideline g ON g.id = p.guideline_id
+            WHERE p.session_id IS NOT NULL"""
         )
         if row["id"] in wanted
     }
@@ -134,8 +165,7 @@ def _guidelines(store: Store, judged: tuple[Judged, ...]) -> dict[int, tuple[int
 def _write(format: Format, target: Path, ties: str, material: Material, snapshot: str) -> ExportReport:
     beside = target.with_name(f"{target.name}.manifest.json")
     tally = Tally(ties)
-    if material.repeats and format.name != "trl-prompts":
-        tally.left_out[REPEATS] = material.repeats
+    _leave_out(format, material, tally)
     name = _entry_name(target)
     index = _index(format, target, name)
     places = [target, beside, *([target.with_name(INDEX)] if index else [])]
@@ -158,7 +188,18 @@ def _write(format: Format, target: Path, ties: str, material: Material, snapshot
         )
         if index:
             streams[2].write((json.dumps(index, ensure_ascii=False, indent=2) + "\n").encode())
-    return ExportReport(target, format.name, rows, dict(tally.left_out.most_common()), beside)
+    left_out = dict(tally.left_out.most_common())
+    return ExportReport(target, format.name, rows, left_out, beside, split=material.split, heldout=len(tally.heldout))
+
+
+def _leave_out(format: Format, material: Material, tally: Tally) -> None:
+    """Count what is not even offered to the format."""
+    only_prompts = format.name == PROMPTS
+    if material.repeats and not only_prompts:
+        tally.left_out[REPEATS] = material.repeats
+    others = material.other_prompts if only_prompts else material.other_judgements
+    if others:
+        tally.left_out[NOT_ASKED_FOR[material.split]] = others
 
 
 def _body(format: Format, target: Path) -> str:
@@ -191,11 +232,25 @@ def _index(format: Format, target: Path, name: str) -> dict[str, Any] | None:
 
 
 def _nothing(format: Format, material: Material, tally: Tally) -> UsageError:
-    if not material.judged and format.name != "trl-prompts":
-        return UsageError("There is no judgement to export.", todo="Judge some pairs first: 'rlhf-tui label'.")
+    if format.name == PROMPTS:
+        return _none("prompt", material.other_prompts, material.split, "Add some first: 'rlhf-tui prompts import'.")
+    if not material.judged:
+        todo = "Judge some pairs first: 'rlhf-tui label'."
+        return _none("judgement", material.other_judgements, material.split, todo)
     reasons = ", ".join(f"{count} {reason}" for reason, count in tally.left_out.most_common())
     return UsageError(
         f"Nothing of what was judged has a place in the format {format.name!r}.",
         why=f"Left out: {reasons}." if reasons else "",
-        todo="Choose another format; 'rlhf-tui' holds everything.",
+        todo="Choose another format; 'rlhf-tui' holds every judgement.",
+    )
+
+
+def _none(what: str, others: int, split: str, todo: str) -> UsageError:
+    """The error when there is nothing of the split that was asked for, or nothing at all."""
+    if not others:
+        return UsageError(f"There is no {what} to export.", todo=todo)
+    return UsageError(
+        f"There is no {what} to export of the split {split!r}.",
+        why=f"The other split has {others}.",
+        todo=f"Choose another one of {', '.join(SPLITS)}.",
     )

@@ -24,6 +24,7 @@ SKIPPED = "skipped by the rater"
 DISCARDED = "discarded by the rater"
 ROLE = "a role that is neither system, user nor assistant"
 NOT_TEXT = "a part that is not text"
+NOTHING = "a row that judges nothing"
 
 _ROLE_NAMES = {
     **{role: role for role in ROLES},
@@ -33,6 +34,16 @@ _ROLE_NAMES = {
     "bot": "assistant",
     "model": "assistant",
 }
+
+#: Anybody's words for a split; what others test and validate on is what a project holds out.
+_SPLIT_NAMES = {
+    **dict.fromkeys(("train", "training"), "train"),
+    **dict.fromkeys(
+        ("heldout", "held_out", "holdout", "hold_out", "test", "testing", "valid", "validation", "val", "dev", "eval",
+         "evaluation"),
+        "heldout",
+    ),
+}  # fmt: skip
 
 
 class Malformed(Exception):
@@ -74,6 +85,15 @@ def choice(row: Mapping[str, Any], key: str, known: Collection[str]) -> str | No
     if not isinstance(value, str) or value not in known:
         raise Malformed(f"{key!r} is {value!r}; known are {', '.join(known)}.")
     return value
+
+
+def split(value: Any) -> str | None:
+    """The split of ours that anybody's word for one means, or None for a word that is not known.
+
+    Of any case, with '-', '_' or ' ' between its parts, and numbered ('valid2') or not.
+    """
+    word = str(value).strip().lower().replace("-", "_").replace(" ", "_").rstrip("0123456789_")
+    return _SPLIT_NAMES.get(word)
 
 
 def whole(row: Mapping[str, Any], key: str) -> int | None:

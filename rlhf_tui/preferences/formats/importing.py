@@ -11,20 +11,19 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import chain, islice
 from pathlib import Path
+from typing import Any
 
 from rlhf_tui.errors import UsageError
 from rlhf_tui.preferences.formats.detect import LOOKED_AT, PROMPTS, Detected, detect
-from rlhf_tui.preferences.formats.fields import EMPTY, HALF, IDENTICAL, Malformed, Unusable
+from rlhf_tui.preferences.formats.fields import EMPTY, HALF, IDENTICAL, NOTHING, Malformed, Unusable
 from rlhf_tui.preferences.formats.lines import Row
 from rlhf_tui.preferences.formats.readers import READERS
-from rlhf_tui.preferences.formats.readers.building import Context, Dropped
+from rlhf_tui.preferences.formats.readers.building import Context, Dropped, Found
 from rlhf_tui.preferences.formats.regrouping import gather, without_repeats
 from rlhf_tui.preferences.formats.sources import TABLES, Source, open_source
 from rlhf_tui.preferences.records import ImportedLabel
 from rlhf_tui.preferences.store import Store
 from rlhf_tui.preferences.texts import prompt_uid
-
-FORMATS = tuple(READERS)
 
 
 @dataclass(frozen=True)
@@ -35,7 +34,8 @@ class ImportReport:
     `duplicates` were there already. `changed` of the new ones replace another answer of the same rater to
     the same task; the older answer is kept. `comparisons`: in how many twos of candidates the new ones say which
     is better. `split_conflicts`: judgements whose prompt the project has in the other split; they follow
-    the project. `dropped`: rows, judgements and candidates that could not be kept, by reason.
+    the project. `dropped`: rows, judgements and candidates that could not be kept, by reason; a row that gave
+    nothing is always among them. `notes`: what was kept, but not as it stands, by what became of it.
     """
 
     pairs: int
@@ -52,6 +52,7 @@ class ImportReport:
     rows: int = 0
     format: str = ""
     why: str = ""
+    notes: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -67,10 +68,14 @@ class Preview:
     kinds: dict[str, int]
     comparisons: int
     dropped: dict[str, int]
+    notes: dict[str, int]
 
 
 class Reading:
-    """One pass over the judgements of a source, counting its rows and what is dropped on the way."""
+    """One pass over the judgements of a source, counting its rows and what is dropped on the way.
+
+    Every row gives a judgement or is counted in `dropped`, whatever its reader does with it.
+    """
 
     def __init__(self, source: Source, *, format: str | None, mapping: Mapping[str, str] | None) -> None:
         """Look at the first rows. Raises UsageError when there are none, or none that any format fits."""
@@ -98,20 +103,36 @@ class Reading:
         found = self._found()
         return gather(found) if self._reader.gathered else found
 
+    @property
+    def notes(self) -> dict[str, int]:
+        """What was not taken as it stands, by what became of it."""
+        return dict(self._context.notes)
+
     def _found(self) -> Iterator[ImportedLabel]:
         for row in self._reader.prepare(self._counted()):
+            if isinstance(row.value, Dropped):
+                self.dropped[row.value.reason] += row.rows
+                continue
             if not isinstance(row.value, dict):
                 raise self.source.broken(row.number, "It is not a JSON object.")
-            try:
-                for one in self._reader.read(row.value, self._context):
-                    if isinstance(one, Dropped):
-                        self.dropped[one.reason] += 1
-                    elif (kept := self._checked(one)) is not None:
-                        yield kept
-            except Unusable as reason:
-                self.dropped[str(reason)] += 1
-            except Malformed as error:
-                raise self.source.broken(row.number, str(error)) from None
+            for one in self._read(row, row.value):
+                if isinstance(one, Dropped):
+                    self.dropped[one.reason] += 1
+                elif (kept := self._checked(one)) is not None:
+                    yield kept
+
+    def _read(self, row: Row, value: dict[str, Any]) -> list[Found]:
+        """What a row holds; when that is nothing, it is counted. Raises UsageError for a damaged row."""
+        try:
+            found = self._reader.read(value, self._context)
+        except Unusable as reason:
+            self.dropped[str(reason)] += row.rows
+            return []
+        except Malformed as error:
+            raise self.source.broken(row.number, str(error)) from None
+        if not found:
+            self.dropped[NOTHING] += row.rows
+        return found
 
     def _counted(self) -> Iterator[Row]:
         for row in self._rows:
@@ -138,7 +159,7 @@ class Reading:
 def _whole_text(label: ImportedLabel) -> bool:
     """Whether every text can be stored: half of a surrogate pair has no place in UTF-8."""
     words = [message.content for message in label.prompt.messages]
-    words += [*label.prompt.tags, label.note, label.rater or "", label.rater_uid or ""]
+    words += [*label.prompt.tags, label.note, label.rater or "", label.rater_uid or "", label.layout]
     for one in label.candidates:
         words += [one.text, one.model, one.finish_reason or "", one.generation[-1] if one.generation else ""]
     try:
@@ -165,7 +186,7 @@ def import_labels(
 ) -> ImportReport:
     """Import a file of judgements in one transaction; importing it again adds nothing.
 
-    `format` is one of FORMATS; None looks at the first rows. `mapping` {ours: theirs} names the columns of a
+    `format` is one of READERS; None looks at the first rows. `mapping` {ours: theirs} names the columns of a
     table. `rater` is the handle for rows that name none ('imported' when None); an unknown rater is added with
     kind 'import'. Raises UsageError for a broken file, naming the line, and UserError when a package or the
     network is missing; then nothing has changed.
@@ -193,6 +214,7 @@ def import_labels(
         rows=reading.rows,
         format=reading.detected.format,
         why=reading.detected.why,
+        notes=reading.notes,
     )
 
 
@@ -222,14 +244,16 @@ def preview(
         {kind: kinds[kind] for kind in KINDS if kinds[kind]},
         comparisons,
         dict(reading.dropped),
+        reading.notes,
     )
 
 
 def nothing_usable(reading: Reading) -> UsageError:
     """The error for a file that is whole and holds no judgement we can keep."""
     reasons = ", ".join(f"{reason} ({count})" for reason, count in reading.dropped.items())
-    why = f"Read as {reading.detected.format}. Left out: {reasons}."
-    return UsageError(f"{reading.source.name} holds no usable judgement.", why=why, todo="Nothing was imported.")
+    why = f"Read as {reading.detected.format} ({reading.detected.why}). Left out: {reasons}."
+    todo = "If that is not its format, name another one or give a mapping. Nothing was imported."
+    return UsageError(f"{reading.source.name} holds no usable judgement.", why=why, todo=todo)
 
 
 #: How an import counts judgements, as the store's own counts do.

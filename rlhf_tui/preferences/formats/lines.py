@@ -26,10 +26,14 @@ _SPACE = re.compile(r"[ \t\n\r]*")
 
 
 class Row(NamedTuple):
-    """One value of a file and the number of the line (in a table without lines: of the row) it begins on."""
+    """One value of a file and the number of the line (in a table without lines: of the row) it begins on.
+
+    `rows`: how many rows of the file it was put together from.
+    """
 
     number: int
     value: Any
+    rows: int = 1
 
 
 def broken(name: object, number: int, why: str, *, todo: str = "", unit: str = "line") -> UsageError:
@@ -46,13 +50,14 @@ def open_bytes(path: Path) -> Iterator[IO[bytes] | gzip.GzipFile]:
         with gzip.open(path, "rb") if packed else path.open("rb") as stream:
             yield stream
     except FileNotFoundError:
-        raise UsageError(f"There is no file {path}.") from None
+        raise UsageError(f"There is no file {path}.", todo="Check the name. Nothing was imported.") from None
     except (gzip.BadGzipFile, zlib.error, EOFError) as error:
         raise UsageError(
             f"{path} cannot be unpacked.", why=f"It is a damaged gzip file: {error}.", todo="Nothing was imported."
         ) from None
     except OSError as error:
-        raise UsageError(f"{path} cannot be read.", why=error.strerror or str(error)) from None
+        todo = "Name a file that you may read. Nothing was imported."
+        raise UsageError(f"{path} cannot be read.", why=error.strerror or str(error), todo=todo) from None
 
 
 def text_lines(path: Path) -> Iterator[tuple[int, str]]:
@@ -85,9 +90,11 @@ def filled_lines(path: Path) -> Iterator[tuple[int, str]]:
 
 
 def json_rows(path: Path) -> Iterator[Row]:
-    """The values of a file of JSON lines, of one JSON list, or of one JSON value. Raises UsageError.
+    """The values of a file of JSON lines, of one JSON list, or of one JSON object. Raises UsageError.
 
-    The first line tells which: when it is no JSON value by itself but begins one, the file is read as a whole.
+    The first line that is not blank tells which. Where it begins a list ('['), or begins an object and holds
+    nothing else of it ('{' alone, as in an indented file), the file is read as that one value, and a list as its
+    elements. Otherwise every line is a value by itself.
     """
     first = next(filled_lines(path), None)
     if first is None:

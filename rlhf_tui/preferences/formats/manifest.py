@@ -25,8 +25,7 @@ def manifest(
 ) -> bytes:
     """The manifest of a written file, as JSON."""
     used = [judged for judged in material.judged if judged.id in tally.judgements]
-    prompts = {judged.prompt.id: judged.prompt for judged in material.judged}
-    prompts |= {prompt.id: prompt for prompt in material.prompts}
+    prompts = {prompt.id: prompt for prompt in material.prompts}
     about = [prompts[prompt_id] for prompt_id in tally.prompts]
     content = {
         "tool": "rlhf-tui",
@@ -35,9 +34,11 @@ def manifest(
         "file": file,
         "sha256": sha256,
         "format": format.name,
-        "how_to_use": use,
+        "how_to_use": use + _warning(len(tally.heldout), len(about)),
         "snapshot_sha256": snapshot,
         "rows": rows,
+        "split": material.split,
+        "heldout_prompts": len(tally.heldout),
         "rows_by_split": _by_split(tally.prompts, prompts),
         "judgements": len(used),
         "pairs": sum(tally.weights.values()),
@@ -49,6 +50,16 @@ def manifest(
         "prompts": _sources(about),
     }
     return (json.dumps(content, ensure_ascii=False, indent=2) + "\n").encode()
+
+
+def _warning(heldout: int, prompts: int) -> str:
+    """What a trainer's user must know of held-out prompts, on a line that configuration files take for a comment."""
+    if not heldout:
+        return ""
+    return (
+        f"\n# Attention: held-out prompts in this file: {heldout} of {prompts}. This project measures with them: "
+        "a model that was trained on them looks better than it is. For training export with --split train."
+    )
 
 
 def _by_split(rows: Mapping[int, int], prompts: Mapping[int, Prompt]) -> dict[str, int]:
@@ -70,8 +81,8 @@ def _raters(used: Iterable[Judged]) -> list[dict[str, Any]]:
 
 def _rater(rater: Rater, judgements: int) -> dict[str, Any]:
     found: dict[str, Any] = {"name": rater.public_name, "kind": rater.kind, "judgements": judgements}
-    if rater.card and (rater.consent or rater.kind != "human"):
-        found["card"] = dict(rater.card)
+    if rater.public_card:
+        found["card"] = rater.public_card
     return found
 
 

@@ -17,13 +17,22 @@ _SINGLE = ("prompt", "text", "question")
 def read_prompts(source: Path | str, *, format: str | None = None) -> list[NewPrompt]:
     """The prompts of a file (maybe gzipped) or of 'hub:OWNER/NAME'; `format` None: by the file's name.
 
+    A data set of the hub has no `format` to name.
+
     In a text file every line is a prompt. A JSON value is a string, or an object with one of: `messages` (or
     `prompt` as messages), `prompt`, `text`, `question`, `instruction` (+ `input`), `turns` (the first one);
     and maybe `split` ('train' or 'heldout'), `tags` (list) and `kind` (one more tag). A table has the same
-    as columns. Raises UsageError for an empty or broken file, naming the line.
+    as columns. Raises UsageError for an empty or broken file, naming the line, and for a format that cannot be.
     """
     path = Path(source)
-    if format is not None or not str(source).startswith(PREFIX):
+    if str(source).startswith(PREFIX):
+        if format is not None:
+            raise UsageError(
+                f"The format {format!r} cannot be given for {source}.",
+                why="What the files of a data set are is known to the hub, and its library reads them.",
+                todo="Leave the format away; or download a file of the data set and name that.",
+            )
+    else:
         chosen = format or kind_of(path) or path.suffix.removeprefix(".")
         if chosen not in KINDS:
             raise UsageError(
@@ -32,11 +41,11 @@ def read_prompts(source: Path | str, *, format: str | None = None) -> list[NewPr
                 todo="Known are .txt (one prompt a line), .jsonl, .json, .csv, .tsv and .parquet, all also as .gz.",
             )
     found, opened = [], open_source(source, format)
-    for number, value in opened.rows():
+    for row in opened.rows():
         try:
-            found.append(_stored(as_prompt(value, source=opened.origin)))
+            found.append(_stored(as_prompt(row.value, source=opened.origin)))
         except Malformed as error:
-            raise opened.broken(number, str(error)) from None
+            raise opened.broken(row.number, str(error)) from None
     if not found:
         raise UsageError(f"{opened.name} is empty.", todo="Name a file with at least one line.")
     return found

@@ -22,23 +22,24 @@ def gather(labels: Iterable[ImportedLabel]) -> Iterator[ImportedLabel]:
     A text that the task has already begins a new one, so that a second answer about it is not lost.
     """
     task: list[ImportedLabel] = []
+    texts: set[str] = set()
     for label in labels:
-        if task and not _belongs(label, task):
+        words = label.candidates[0].text.strip()
+        if task and (words in texts or not _alike(label, task[0])):
             yield _together(task)
-            task = []
+            task, texts = [], set()
         task.append(label)
+        texts.add(words)
     if task:
         yield _together(task)
 
 
-def _belongs(label: ImportedLabel, task: Sequence[ImportedLabel]) -> bool:
-    first = task[0]
+def _alike(label: ImportedLabel, first: ImportedLabel) -> bool:
+    """Whether a label marks one candidate of the same task as the first one."""
     if label.kind not in ("rate", "accept") or len(label.candidates) > 1:
         return False
-    if (label.kind, label.rater, label.note) != (first.kind, first.rater, first.note) or label.prompt != first.prompt:
-        return False
-    words = label.candidates[0].text.strip()
-    return all(words != other.candidates[0].text.strip() for other in task)
+    same = (label.kind, label.rater, label.note) == (first.kind, first.rater, first.note)
+    return same and label.prompt == first.prompt
 
 
 def _together(task: Sequence[ImportedLabel]) -> ImportedLabel:

@@ -7,6 +7,10 @@ import json
 
 import pytest
 
+from rlhf_tui.preferences.formats import conventions
+from rlhf_tui.preferences.formats.fields import Unusable
+from rlhf_tui.preferences.formats.readers import building
+from rlhf_tui.preferences.formats.readers.building import TEMPLATED
 from rlhf_tui.preferences.formats.writers import (
     axolotl,
     hh,
@@ -311,6 +315,28 @@ def test_our_own_line_holds_every_kind_of_verdict_and_how_texts_were_made() -> N
     assert not {"ranks", "accepted", "strength", "guideline", "prompt"} & set(row)
     accepted = own.line(judged(Verdict("accepted", accepted=(True, False)), kind="accept"), {}, None)
     assert accepted["accepted"] == [True, False]
+
+
+@pytest.mark.parametrize("beginning", conventions.TEMPLATES)
+def test_a_prompt_that_readers_take_for_a_template_is_never_written_as_a_string(beginning: str) -> None:
+    text = f"{beginning}user"
+    with pytest.raises(Unusable, match=TEMPLATED):
+        building.conversation(text, "prompt")
+    with pytest.raises(Unfit, match=f"^{shapes.AMBIGUOUS}$"):
+        written(trl.text, prompt(text))
+    assert json.loads(written(tables.row, prompt(text))["prompt"]) == [{"role": "user", "content": text}]
+
+
+def test_marks_margins_and_words_are_read_as_they_are_written() -> None:
+    text = written(hh.row, prompt("Hi", "Hello", "Why?"))["chosen"]
+    assert [(one.role, one.content) for one in building.transcript(text)] == [
+        *(("user", "Hi"), ("assistant", "Hello"), ("user", "Why?"), ("assistant", " because"))
+    ]
+    assert building.is_transcript(text)
+    assert [strength for strength, margin in conventions.MARGIN.items() if margin >= conventions.MUCH_BETTER] == [2]
+    bad = judged(Verdict("both_bad"))
+    for row in (*tables.both_bad(bad), *leaderboards.both_bad(bad)):
+        assert row["winner"] in conventions.BOTH_BAD_WORDS
 
 
 STRINGS = (trl.text, rewardbench.row, leaderboards.annotation)

@@ -20,7 +20,7 @@ PAIR = {"prompt": "Why is the sky blue?", "chosen": "Air scatters blue.", "rejec
 
 
 def rows(path: Path) -> list[tuple[int, Any]]:
-    return [tuple(row) for row in lines.json_rows(path)]
+    return [(row.number, row.value) for row in lines.json_rows(path)]
 
 
 def place(folder: Path, content: bytes, name: str = "x.jsonl") -> Path:
@@ -43,6 +43,8 @@ def place(folder: Path, content: bytes, name: str = "x.jsonl") -> Path:
         (b'[{"a": 1}, {"a": 2}]', [(1, {"a": 1}), (1, {"a": 2})]),
         (b'\xef\xbb\xbf[\r\n {"a": 1},\r\n\r\n {"a":\r\n 2}\r\n]\r\n', [(2, {"a": 1}), (4, {"a": 2})]),
         (b'{\n "a": 1\n}\n', [(1, {"a": 1})]),
+        (b'\n \n{\n "a": 1}', [(3, {"a": 1})]),
+        (b'"a"\n7\n', [(1, "a"), (2, 7)]),
         (b"", []),
         (b"\n \r\n", []),
     ],
@@ -67,6 +69,8 @@ def test_lines_lists_and_single_values(tmp_path: Path, content: bytes, found: li
         (b'[\n{"a": 1},\n{"a": \xff}\n]', 3, "not UTF-8"),
         (b"[" * 100_000, 1, "not JSON"),
         (b'{\n"a": 1\n', 3, "not JSON"),
+        (b'{"a":\n1}\n', 1, "not JSON"),
+        (b"[1]\n[2]\n", 2, "more after its end"),
         ('{"a": 1}\n'.encode("utf-16"), 1, "not UTF-8"),
     ],
 )
@@ -153,11 +157,13 @@ def test_an_empty_file_is_said_to_be_empty(tmp_path: Path, name: str, content: b
 
 
 def test_a_missing_file_and_a_folder(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="no file"):
+    with pytest.raises(UsageError, match="no file") as caught:
         preview(tmp_path / "absent.jsonl")
+    assert caught.value.todo == "Check the name. Nothing was imported."
     (tmp_path / "folder.jsonl").mkdir()
-    with pytest.raises(UsageError, match="cannot be read"):
+    with pytest.raises(UsageError, match="cannot be read") as caught:
         preview(tmp_path / "folder.jsonl")
+    assert caught.value.todo == "Name a file that you may read. Nothing was imported."
 
 
 @pytest.mark.parametrize(

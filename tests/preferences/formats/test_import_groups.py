@@ -1,4 +1,4 @@
-"""Rankings, trees, marks, votes and what labelling tools write become the judgements they are."""
+"""Rankings, trees, marks and votes become the judgements they are."""
 
 from __future__ import annotations
 
@@ -124,7 +124,13 @@ def test_every_ranked_fork_of_a_tree_is_a_ranking(tmp_path: Path, rows: list[dic
 
 def test_an_answer_whose_conversation_is_missing_is_counted(tmp_path: Path) -> None:
     seen = look(tmp_path, *[row for row in flat(tree()) if row["message_id"] != "r"])
-    assert (seen.kinds, seen.dropped) == ({"rankings": 1}, {"an answer whose conversation is not in the file": 2})
+    assert (seen.kinds, seen.dropped) == (
+        {"rankings": 1},
+        {
+            "a candidate without a rank, whose group is kept without it": 1,
+            "an answer whose conversation is not in the file": 2,
+        },
+    )
 
 
 def test_rankings_with_the_least_rank_best(tmp_path: Path) -> None:
@@ -279,88 +285,13 @@ def test_summaries_keep_worker_policy_note_and_confidence(tmp_path: Path) -> Non
     seen = look(tmp_path, *rows)
     assert seen.format == "summarize"
     assert [label.verdict for label in seen.labels] == [prefer(0, 2), prefer(0), prefer(1, 2), prefer(1)]
-    assert [label.prompt.split for label in seen.labels] == [None, None, "heldout", None]
+    assert [label.prompt.split for label in seen.labels] == ["train", "train", "heldout", "train"]
     label = seen.labels[0]
     assert said(label) == [("user", "SUBREDDIT: r/s\n\nTITLE: t\n\nPOST: p\n\nTL;DR:")]
     assert (label.rater, label.note, texts(label)) == ("w1", "second: vague", [" a", " b"])
     assert [one.model for one in label.candidates] == ["m", "n"]
     (news,) = look(tmp_path, summary(0, None, info={"id": "1", "article": "News.", "title": "t"})).labels
     assert said(news) == [("user", "Article:\n\nNews.\n\nTL;DR:")]
-
-
-# Tools
-
-
-def task(*annotations: dict[str, Any], **data: Any) -> dict[str, Any]:
-    return {"id": 1, "data": data or {"prompt": Q, "answer1": "a", "answer2": "b"}, "annotations": list(annotations)}
-
-
-def annotation(selected: str | None, by: Any = 2, *, cancelled: bool = False) -> dict[str, Any]:
-    result = [{"type": "pairwise", "value": {"selected": selected}, "from_name": "c"}] if selected else []
-    return {"completed_by": by, "result": result, "was_cancelled": cancelled, "lead_time": 12.51}
-
-
-def test_label_studio_has_one_judgement_for_each_annotation(tmp_path: Path) -> None:
-    rows = [
-        task(annotation("left"), annotation("right", {"id": 3, "email": "ada@example.org"})),
-        task(annotation("left", cancelled=True), annotation(None)),
-        task(),
-    ]
-    seen = look(tmp_path, *rows)
-    assert [(label.rater, label.verdict, label.latency_ms, label.layout) for label in seen.labels] == [
-        ("label-studio 2", prefer(0), 12510, "file"),
-        ("label-studio 3", prefer(1), 12510, "file"),
-    ]
-    assert (seen.format, texts(seen.labels[0])) == ("label-studio", ["a", "b"])
-    assert seen.dropped == {"skipped by the rater": 1, "no answer given by the rater": 2}
-
-
-def test_label_studio_fields_with_names_of_their_own_are_mapped_and_never_guessed(tmp_path: Path) -> None:
-    row = task(annotation("right"), context="x", left_one="a", right_one="b")
-    with pytest.raises(UsageError, match="not clear") as caught:
-        look(tmp_path, row)
-    assert "left_one" in caught.value.why
-    assert "prompt=THEIRS" in caught.value.todo
-    (label,) = look(tmp_path, row, mapping={"prompt": "context", "a": "left_one", "b": "right_one"}).labels
-    assert (said(label), texts(label), label.verdict) == ([("user", "x")], ["a", "b"], prefer(1))
-    with pytest.raises(UsageError, match="cannot be mapped"):
-        look(tmp_path, row, mapping={"chosen": "left_one"})
-
-
-def item(answer: dict[str, Any], **fields: Any) -> dict[str, Any]:
-    return {"id": "1", "prompt": Q, "responses": ["a", "b"], "user_id": "u", **answer, **fields}
-
-
-@pytest.mark.parametrize(
-    ("answer", "verdict"),
-    [
-        ({"preference": {"selection": "A"}}, prefer(0)),
-        ({"preference": {"selection": "B"}}, prefer(1)),
-        ({"preference": {"selection": "tie"}}, tied()),
-        ({"labels": {"preference": {"selection": "B"}}}, prefer(1)),
-        ({"labels": {"preference_scale": {"scale_value": "-2"}}}, prefer(0, 2)),
-        ({"annotations": {"p": {"scale_value": 1}}}, prefer(1)),
-        ({"annotations": {"p": {"scale_value": "0"}}}, tied()),
-        ({"preference": {"selection": "A"}, "helpfulness": {"selection": "B"}}, prefer(0)),
-    ],
-)
-def test_potato_answers_beside_their_items(tmp_path: Path, answer: dict[str, Any], verdict: Verdict) -> None:
-    seen = look(tmp_path, item(answer))
-    (label,) = seen.labels
-    assert (seen.format, said(label), texts(label)) == ("potato", [("user", Q)], ["a", "b"])
-    assert (label.verdict, label.rater) == (verdict, "u")
-
-
-def test_potato_files_that_do_not_say_enough_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="not in the file"):
-        look(tmp_path, item({"preference": {"selection": "A"}}, responses=None))
-    both = {"honesty": {"selection": "A"}, "help": {"selection": "B"}}
-    with pytest.raises(UsageError, match="several answers"):
-        look(tmp_path, item(both))
-    (label,) = look(tmp_path, item(both), mapping={"winner": "help"}).labels
-    assert label.verdict == prefer(1)
-    with pytest.raises(UsageError, match="middle of the scale"):
-        look(tmp_path, *[item({"p": {"scale_value": value}}) for value in (1, 2, 3, 5, 6)])
 
 
 # Whatever is in a field
@@ -380,8 +311,6 @@ SHAPES: list[tuple[str, dict[str, Any]]] = [
     ("pandalm", {"instruction": Q, "input": "", "response1": "a", "response2": "b", "annotator1": 1}),
     ("shp", {"history": Q, "human_ref_A": "a", "human_ref_B": "b", "labels": 1}),
     ("summarize", summary(1, 3)),
-    ("label-studio", task(annotation("left"))),
-    ("potato", item({"labels": {"preference": {"scale_value": "-2"}}})),
 ]  # fmt: skip
 
 

@@ -86,6 +86,15 @@ def test_prompts_come_from_the_hub_too(hub: Callable[[dict[str, list[Any]]], Ask
     assert [prompt.messages[0].content for prompt in read_prompts("hub:a/b")] == ["one", "two"]
 
 
+def test_a_format_cannot_be_named_for_prompts_of_the_hub(hub: Callable[[dict[str, list[Any]]], Asked]) -> None:
+    asked = hub({"train": [{"prompt": "one"}]})
+    for format in ("csv", "jsonl", "nonsense"):
+        with pytest.raises(UsageError, match=f"format '{format}' cannot be given for hub:a/b") as caught:
+            read_prompts("hub:a/b", format=format)
+        assert "Leave the format away" in caught.value.todo
+    assert asked == []
+
+
 def test_a_missing_library_and_a_missing_network_are_said_plainly(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
+from collections.abc import Callable
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -75,7 +76,7 @@ def test_a_line_of_ours_becomes_prompt_candidates_and_judgement(store: Store, tm
     ordered, tie, bad = store.judgements()
     assert (ordered.prompt.split, ordered.prompt.tags) == ("heldout", ("question",))
     assert (ordered.verdict, ordered.note, ordered.flags) == (prefer(0, 2), "short", ("broken",))
-    assert (ordered.rater.handle, ordered.layout, ordered.latency_ms) == ("demo", "file", 4200)
+    assert (ordered.rater.handle, ordered.layout, ordered.latency_ms) == ("demo", "side by side", 4200)
     left = ordered.shown[0]
     assert (left.model, left.n_tokens, left.finish_reason, left.seed) == ("starter", 7, "eos", 3)
     assert left.generation_id is not None
@@ -133,8 +134,9 @@ def test_undecided_tasks_are_counted(tmp_path: Path) -> None:
 
 
 def test_an_order_that_nobody_saw_is_not_taken_for_one(tmp_path: Path) -> None:
-    (label,) = preview(write(tmp_path / "l.jsonl", changed(layout="unordered"))).labels
-    assert label.layout == "unordered"
+    rows = [changed(layout="unordered"), changed(layout="stacked"), without("layout"), changed(layout=None)]
+    seen = preview(write(tmp_path / "l.jsonl", *rows), rows=4)
+    assert [label.layout for label in seen.labels] == ["unordered", "stacked", "file", "file"]
 
 
 # Once
@@ -192,6 +194,19 @@ def test_a_rater_is_known_by_uid_whatever_the_file_calls_them(store: Store, tmp_
     assert len(store.raters()) == 1
 
 
+def test_one_person_under_two_names_is_one(store: Store, tmp_path: Path) -> None:
+    me = "abcdef0123456789"
+    rows = [changed(rater="ada", rater_uid=me), {**TIE, "rater": "ada l.", "rater_uid": me}]
+    rows += [{**BAD, "rater": "ada", "rater_uid": me}]
+    import_labels(store, write(tmp_path / "l.jsonl", *rows), heldout_fraction=0.2)
+    (ada,) = store.raters()
+    assert (ada.handle, ada.uid) == ("ada", me)
+    assert [judged.rater.id for judged in store.judgements()] == [ada.id] * 3
+    again = write(tmp_path / "l.jsonl", {**TIE, "prompt": "Ho", "rater": "somebody", "rater_uid": me})
+    import_labels(store, again, heldout_fraction=0.2)
+    assert [rater.handle for rater in store.raters()] == ["ada"]
+
+
 def test_two_people_of_one_name_stay_two(store: Store, tmp_path: Path) -> None:
     store.add_rater("me")
     path = write(tmp_path / "l.jsonl", changed(rater="me", rater_uid="abcdef0123456789"))
@@ -245,6 +260,8 @@ def test_imported_judgements_are_not_undone(store: Store, tmp_path: Path) -> Non
         (json.dumps(changed(rater=" ")), "rater"),
         (json.dumps(changed(prompt=" ")), "prompt"),
         (json.dumps(changed(latency_ms="fast")), "latency_ms"),
+        (json.dumps(changed(layout=7)), "'layout'"),
+        (json.dumps(changed(layout=" ")), "'layout'"),
     ],
 )  # fmt: skip
 def test_a_broken_line_is_named_and_nothing_changes(store: Store, tmp_path: Path, line: str, why: str) -> None:
@@ -305,6 +322,7 @@ def test_a_preview_changes_nothing_and_says_what_an_import_would(store: Store, t
         {"tags": ["\udc00"]},
         {"note": "\ud83d"},
         {"rater": "\ud83d"},
+        {"layout": "\ud83d"},
         {"rater_uid": "\ud83d"},
         {"candidates": [{"text": "a", "model": "\ud83d"}, {"text": "b"}]},
         {"candidates": [{"text": "a", "finish_reason": "\ud83d"}, {"text": "b"}]},
@@ -317,3 +335,9 @@ def test_half_a_character_anywhere_is_counted_and_stores_nothing(
     assert (report.ties, report.pairs) == (1, 0)
     assert report.dropped == {"half a character (a lone surrogate)": 1}
     assert store.counts().prompts == 1
+
+
+def test_no_field_whatever_it_holds_breaks_more_than_its_row(
+    unbreakable: Callable[[str, dict[str, Any]], None],
+) -> None:
+    unbreakable("rlhf-tui", ORDERED)

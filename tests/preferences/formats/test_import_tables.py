@@ -102,6 +102,12 @@ def test_cells_that_are_not_utf8_name_their_line(tmp_path: Path) -> None:
         ("prompt completion label", {"prompt": "prompt", "completion": "completion", "label": "label"}),
         ("question answer score note",
          {"prompt": "question", "completion": "answer", "rating": "score", "note": "note"}),
+        ("prompt chosen rejected tie strength model",
+         {"prompt": "prompt", "chosen": "chosen", "rejected": "rejected", "tie": "tie", "strength": "strength"}),
+        ("prompt a b winner tie model_a model_b",
+         {"prompt": "prompt", "a": "a", "b": "b", "winner": "winner", "model_a": "model_a", "model_b": "model_b"}),
+        ("prompt completion rating strength model",
+         {"prompt": "prompt", "completion": "completion", "rating": "rating", "model": "model"}),
         ("prompt text", None),
         ("chosen rejected", None),
         ("a b c", None),
@@ -126,17 +132,27 @@ def test_a_mapping_reads_any_names_and_everything_beside(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize(
-    ("mapping", "why"),
+    ("mapping", "why", "todo"),
     [
-        ({"promt": "frage"}, "Did you mean 'prompt'?"),
-        ({"prompt": "fragen", "chosen": "gut", "rejected": "schlecht"}, "Did you mean 'frage'?"),
-        ({"prompt": "frage", "chosen": "gut"}, "prompt, chosen, rejected"),
+        ({"promt": "frage"}, "Did you mean 'prompt'?", "Ours are prompt, chosen"),
+        ({"prompt": "fragen", "chosen": "gut", "rejected": "schlecht"}, "Did you mean 'frage'?", "that is there"),
+        ({"prompt": "frage", "chosen": "gut"}, "prompt, chosen, rejected", "Add what is missing"),
+        ({"prompt": "frage", "chosen": "gut", "rejected": "schlecht", "winner": "gut"}, "Read beside them are input",
+         "Leave winner=gut away"),
+        ({"prompt": "frage", "a": "gut", "b": "schlecht", "winner": "frage", "tie": "gut"}, "strength, model_a",
+         "Leave tie=gut away"),
+        ({"prompt": "frage", "completion": "gut", "rating": "schlecht", "strength": "gut"}, "split, model",
+         "Leave strength=gut away"),
     ],
-)
-def test_a_mapping_that_cannot_be_right_is_refused(tmp_path: Path, mapping: dict[str, str], why: str) -> None:
+)  # fmt: skip
+def test_a_mapping_that_cannot_be_right_is_refused_with_what_to_do(
+    tmp_path: Path, mapping: dict[str, str], why: str, todo: str
+) -> None:
     with pytest.raises(UsageError) as caught:
         look(tmp_path, ["frage", "gut", "schlecht"], ["q", "x", "y"], mapping=mapping)
     assert why in caught.value.why
+    assert todo in caught.value.todo
+    assert "Nothing was imported" in caught.value.todo
 
 
 def test_a_mapping_also_reads_json_lines(tmp_path: Path) -> None:
@@ -159,6 +175,13 @@ def test_the_words_for_a_winner(tmp_path: Path, winner: str, verdict: Verdict) -
     (label,) = seen.labels
     assert (label.verdict, [one.text for one in label.candidates]) == (verdict, ["x", "y"])
     assert seen.dropped == {"no answer given by the rater": 1}
+
+
+def test_a_tie_beside_chosen_and_rejected_is_one(tmp_path: Path) -> None:
+    rows = [["q", "x", "y", "true"], ["q", "x", "z", "no"], ["q", "v", "w", ""]]
+    seen = look(tmp_path, [*HEADER, "tie"], *rows)
+    assert [label.verdict for label in seen.labels] == [tied(), prefer(0), prefer(0)]
+    assert {label.layout for label in seen.labels} == {"unordered"}
 
 
 def test_winners_that_may_mean_either_are_not_guessed(tmp_path: Path) -> None:

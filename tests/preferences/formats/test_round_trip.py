@@ -5,8 +5,9 @@ What a format cannot hold is left out with a reason that is counted; nothing com
 
 from __future__ import annotations
 
+import json
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -101,7 +102,16 @@ def labels(draw: st.DrawFn) -> ImportedLabel:
     answers = draw(st.lists(spoken, min_size=size, max_size=size, unique_by=str.strip))
     sides = tuple(ImportedCandidate(text, model=draw(st.sampled_from(["one", "two"]))) for text in answers)
     prompt = NewPrompt(draw(conversations()), "made up", draw(st.sampled_from(["train", "heldout"])))
-    return ImportedLabel(prompt, sides, kind, draw(verdicts(kind, size)), note=draw(st.sampled_from(["", "a\nnote"])))
+    return ImportedLabel(
+        prompt,
+        sides,
+        kind,
+        draw(verdicts(kind, size)),
+        note=draw(st.sampled_from(["", "a\nnote"])),
+        flags=draw(st.sampled_from([(), ("private", "wrong")])),
+        layout=draw(st.sampled_from(["file", "unordered", "side by side"])),
+        latency_ms=draw(st.sampled_from([None, 0, 900])),
+    )
 
 
 several = st.lists(labels(), min_size=1, max_size=8, unique_by=lambda label: label.prompt.messages)
@@ -222,9 +232,10 @@ def test_our_own_format_brings_everything_back(found: list[ImportedLabel]) -> No
 
     def told(store: Store) -> list[tuple[object, ...]]:
         return [
-            (judged.prompt.messages, judged.prompt.split, judged.kind, judged.verdict, judged.note, texts_of(judged))
+            (judged.prompt.messages, judged.prompt.split, judged.kind, judged.verdict, judged.note, judged.flags,
+             judged.layout, judged.latency_ms, texts_of(judged))
             for judged in store.judgements()
-        ]
+        ]  # fmt: skip
 
     with project(found) as (full, fresh, target):
         moved(full, fresh, target, "rlhf-tui")
@@ -235,6 +246,34 @@ def test_our_own_format_brings_everything_back(found: list[ImportedLabel]) -> No
         again = import_labels(fresh, target, heldout_fraction=0.0)
         assert again.duplicates == len(found)
         assert len(fresh.judgements()) == len(found)
+
+
+def test_what_does_not_come_back_is_in_the_file_and_said(
+    store: Store, fill: Callable[..., Store], sit: Callable[..., Any], tmp_path: Path
+) -> None:
+    fill(prompts=1)
+    guideline = store.set_guideline("Short answers.")
+    sit(store).judge(prefer(0))
+    (here,) = store.judgements()
+    report = export_labels(store, tmp_path / "out.jsonl")
+    (row,) = [json.loads(line) for line in report.path.read_text("utf-8").splitlines()]
+    assert (row["created_at"], row["guideline"], row["layout"]) == (here.created_at, guideline.sha256, "side by side")
+    with Store.create(tmp_path / "b.db", name="b", seed=2) as fresh:
+        fresh.set_guideline("Long answers.")
+        import_labels(fresh, report.path, heldout_fraction=0.0)
+        (there,) = fresh.judgements()
+        assert (there.layout, there.latency_ms) == (here.layout, here.latency_ms)
+        assert there.created_at > here.created_at
+        again = export_labels(fresh, tmp_path / "again.jsonl")
+    assert report.manifest is not None
+    assert again.manifest is not None
+    use = json.loads(report.manifest.read_text("utf-8"))["how_to_use"]
+    assert "All but the time of judging and the guideline comes back" in use
+    assert "labels merge" in use
+    # Nobody judged by the guideline that happens to be in force where a file is read.
+    assert "guideline" not in json.loads((tmp_path / "again.jsonl").read_text("utf-8"))
+    told = json.loads(again.manifest.read_text("utf-8"))["guidelines"]
+    assert told == [{"version": None, "sha256": None, "judgements": 1}]
 
 
 @pytest.mark.parametrize("name", MARKS)

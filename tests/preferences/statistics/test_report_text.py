@@ -94,6 +94,17 @@ def test_nobody_and_nothing(fact: Make) -> None:
     assert "No repeat yet tells how far me would say the same again" in " ".join(text.split())
 
 
+def test_raters_who_never_both_see_a_better_side_are_not_said_to_agree_by_nothing(fact: Make) -> None:
+    """There is nothing to count the third way, and everything is alike the fourth."""
+    facts = [fact(tied(), (2 * k, 2 * k + 1), rater=name, task_id=k) for k in range(5) for name in ("anna", "bob")]
+    text = project_text(ProjectReport(COUNTS, (), tuple(agreements(facts)), (), None))
+    assert line(text, "where both see a better side").endswith("nothing to count yet")
+    assert line(text, "the same, ties included").split()[4:7] == ["100.0%", "of", "5"]
+    assert line(text, "Krippendorff's alpha").endswith("undefined n 5: nothing differs")
+    assert "of 0" not in text
+    assert "n 0" not in text
+
+
 def test_a_habit_of_side_and_nudges_are_said(fact: Make) -> None:
     facts = []
     for k in range(40):

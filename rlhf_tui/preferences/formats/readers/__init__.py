@@ -69,7 +69,7 @@ READERS: dict[str, Reader] = {
     "shp": Reader(votes.read_comments),
     "helpsteer": Reader(groups.read_marks, gathered=True),
     "pandalm": Reader(votes.read_annotators),
-    "label-studio": Reader(tools.read_task),
-    "potato": Reader(tools.read_item, check=tools.check_scale),
+    "label-studio": Reader(tools.read_task, check=tools.check_task),
+    "potato": Reader(tools.read_item, check=tools.check_item),
     **dict.fromkeys((*TABLES, "table"), _TABLE),
 }

@@ -7,10 +7,12 @@ and when that does not leave exactly one answer of the assistant on each side th
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from rlhf_tui.preferences.formats.conventions import MARKS, TEMPLATES, TRANSCRIPT
 from rlhf_tui.preferences.formats.fields import (
     DIFFERENT,
     NO_ANSWER,
@@ -19,6 +21,7 @@ from rlhf_tui.preferences.formats.fields import (
     Malformed,
     Unusable,
     is_missing,
+    split,
     text,
     turns,
 )
@@ -27,20 +30,22 @@ from rlhf_tui.preferences.records import ImportedCandidate, ImportedLabel, Messa
 Turns = tuple[Message, ...]
 
 TEMPLATED = "a prompt inside a chat template"
-_TEMPLATES = ("<|im_start|>", "<|start_header_id|>", "<|begin_of_text|>", "<s>[INST]", "[INST]", "<start_of_turn>")
-_MARK = re.compile(r"\n\n(Human|Assistant):")
-_SPEAKERS = {"Human": "user", "Assistant": "assistant"}
+OTHER_SPLIT = "prompts in a split of another name than train, test and their like: the project decides"
+_MARK = re.compile(f"({'|'.join(MARKS.values())})")
+_SPEAKERS = {mark: role for role, mark in MARKS.items()}
 _MEDIA = ("image", "images", "video", "videos", "audio", "audios")
-#: TRL's table of margins: 'significantly better' is 1.
-MUCH_BETTER = 1.0
 
 
 @dataclass(frozen=True)
 class Context:
-    """What a reader knows besides the row: where prompts come from, and which field of theirs is which of ours."""
+    """What a reader knows besides the row: where prompts come from, and which field of theirs is which of ours.
+
+    `notes`: what it could not take as it stands in rows that are kept, counted by what became of it.
+    """
 
     origin: str
     mapping: Mapping[str, str] = field(default_factory=dict)
+    notes: Counter[str] = field(default_factory=Counter)
 
 
 @dataclass(frozen=True)
@@ -63,7 +68,7 @@ def said(words: str) -> Turns:
 
 def is_transcript(value: Any) -> bool:
     """Whether a text is a conversation as hh-rlhf writes it."""
-    return isinstance(value, str) and value.lstrip().startswith("Human:")
+    return isinstance(value, str) and value.lstrip().startswith(TRANSCRIPT)
 
 
 def transcript(value: str) -> Turns:
@@ -79,7 +84,7 @@ def conversation(value: Any, key: str) -> Turns:
     """A prompt: messages, a transcript (open for the answer), or the words of the user."""
     if not isinstance(value, str):
         return turns(value, key)
-    if value.lstrip().startswith(_TEMPLATES):
+    if value.lstrip().startswith(TEMPLATES):
         raise Unusable(TEMPLATED)
     if not is_transcript(value):
         return said(value)
@@ -159,11 +164,15 @@ def answered(found: Turns) -> tuple[Turns, str]:
 # Judgements
 
 
-def ask(found: Turns | None, context: Context, split: str | None = None) -> NewPrompt:
-    """The prompt to add. Raises Unusable unless it ends with words of the user."""
+def ask(found: Turns | None, context: Context, row: Mapping[str, Any]) -> NewPrompt:
+    """The prompt to add, in the split that the row names. Raises Unusable unless it ends with words of the user."""
     if not found or found[-1].role != "user" or not found[-1].content.strip():
         raise Unusable(NO_PROMPT)
-    return NewPrompt(found, context.origin, split)
+    named = row.get("split")
+    known = split(named)
+    if known is None and not is_missing(named) and named != "":
+        context.notes[OTHER_SPLIT] += 1
+    return NewPrompt(found, context.origin, known)
 
 
 def better(

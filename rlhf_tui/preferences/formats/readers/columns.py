@@ -3,7 +3,7 @@
 Ours are prompt, chosen, rejected; or prompt, a, b, winner; or prompt, completion, label (true or false); or
 prompt, completion, rating (1 to 5). Beside them may be system, rater, note, strength (1 or 2), split,
 model_a and model_b (chosen and rejected), model, input (what an instruction is about), messages (the prompt as
-JSON, where it is more than one message), tie (true: equally good) and shown_first (true: chosen stood first).
+JSON, where it is more than one message) and, with chosen and rejected, tie (true: equally good).
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from rlhf_tui.errors import UsageError, nearest
+from rlhf_tui.preferences.formats.conventions import BOTH_BAD_WORDS
 from rlhf_tui.preferences.formats.fields import UNDECIDED, Malformed, Unusable, is_missing, number, text, turns, words
 from rlhf_tui.preferences.formats.readers.building import (
     Context,
@@ -33,7 +34,7 @@ from rlhf_tui.preferences.formats.readers.building import (
 from rlhf_tui.preferences.formats.readers.groups import NO_MARK
 from rlhf_tui.preferences.formats.readers.tools import unclear, usual_sides
 from rlhf_tui.preferences.formats.readers.unpaired import yes_or_no
-from rlhf_tui.preferences.records import SPLITS, ImportedCandidate, ImportedLabel, NewPrompt, Verdict
+from rlhf_tui.preferences.records import ImportedLabel, NewPrompt, Verdict
 
 #: What a row needs, in the order in which names are guessed.
 SHAPES = (
@@ -42,9 +43,16 @@ SHAPES = (
     ("prompt", "completion", "rating"),
     ("prompt", "completion", "label"),
 )
-BESIDE = ("input", "messages", "system", "rater", "note", "strength", "split", "model", "model_a", "model_b", "tie",
-          "shown_first")  # fmt: skip
-OURS = tuple(dict.fromkeys([name for shape in SHAPES for name in shape] + list(BESIDE)))
+_ALWAYS = ("input", "messages", "system", "rater", "note", "split")
+_OF_TWO = ("strength", "model_a", "model_b")
+#: What is read beside each shape; nothing else is.
+BESIDE: dict[tuple[str, ...], tuple[str, ...]] = {
+    SHAPES[0]: (*_ALWAYS, *_OF_TWO, "tie"),
+    SHAPES[1]: (*_ALWAYS, *_OF_TWO),
+    SHAPES[2]: (*_ALWAYS, "model"),
+    SHAPES[3]: (*_ALWAYS, "model"),
+}
+OURS = tuple(dict.fromkeys(name for names in (*SHAPES, *BESIDE.values()) for name in names))
 _USUAL = {
     "prompt": ("prompt", "question", "instruction", "query", "context", "input", "messages"),
     "chosen": ("chosen", "preferred", "chosen_response", "better", "good", "accepted"),
@@ -61,7 +69,6 @@ _USUAL = {
     "split": ("split",),
     "messages": ("messages",),
     "tie": ("tie",),
-    "shown_first": ("chosen_shown_first",),
 }
 _MODELS = (("model_a", "model_b"), ("model_1", "model_2"), ("chosen_model", "rejected_model"))
 _WINNERS: dict[str, int | None] = {
@@ -69,7 +76,6 @@ _WINNERS: dict[str, int | None] = {
     "b": 1, "model_b": 1, "right": 1, "second": 1, "2": 1,
     "tie": None, "tied": None, "draw": None, "equal": None, "same": None, "0": None, "1.5": None,
 }  # fmt: skip
-_BOTH_BAD = ("both_bad", "both bad", "bothbad", "tie (bothbad)", "neither")
 
 
 # The mapping
@@ -86,7 +92,7 @@ def guess(columns: Collection[str]) -> dict[str, str] | None:
             found |= {side: known[name] for side, name in zip("ab", sides, strict=True)}
         mapping = {name: column for name, column in found.items() if column is not None}
         if prompt is not None and len(set(mapping.values())) == len(shape):
-            return _beside(mapping, known)
+            return _beside(shape, mapping, known)
     return None
 
 
@@ -94,15 +100,19 @@ def _usual(known: Mapping[str, str], name: str) -> str | None:
     return next((known[column] for column in _USUAL[name] if column in known), None)
 
 
-def _beside(mapping: dict[str, str], known: Mapping[str, str]) -> dict[str, str]:
-    alone = ("messages", "system", "rater", "note", "model", "strength", "split", "tie", "shown_first")
-    found = {name: _usual(known, name) for name in alone}
+def _beside(shape: tuple[str, ...], mapping: dict[str, str], known: Mapping[str, str]) -> dict[str, str]:
+    """The mapping with what else is there and read beside that shape."""
+    found = {name: _usual(known, name) for name in BESIDE[shape] if name in _USUAL}
     if mapping["prompt"].lower() == "instruction":
         found["input"] = known.get("input")
     models = next(((known[one], known[two]) for one, two in _MODELS if one in known and two in known), (None, None))
     found |= dict(zip(("model_a", "model_b"), models, strict=True))
     taken = set(mapping.values())
-    return mapping | {name: column for name, column in found.items() if column is not None and column not in taken}
+    return mapping | {
+        name: column
+        for name, column in found.items()
+        if name in BESIDE[shape] and column is not None and column not in taken
+    }
 
 
 def check_mapping(mapping: Mapping[str, str], columns: Collection[str]) -> None:
@@ -110,15 +120,27 @@ def check_mapping(mapping: Mapping[str, str], columns: Collection[str]) -> None:
     for name in mapping:
         if name not in OURS:
             raise UsageError(
-                f"{name!r} is no field of ours.", why=nearest(name, OURS), todo=f"Ours are {', '.join(OURS)}."
+                f"{name!r} is no field of ours.",
+                why=nearest(name, OURS),
+                todo=f"Ours are {', '.join(OURS)}. Nothing was imported.",
             )
     for column in mapping.values():
         if column not in columns:
             why = f"There are {', '.join(columns)}. {nearest(column, columns)}".strip()
-            raise UsageError(f"There is no column {column!r}.", why=why, todo="Nothing was imported.")
-    if shape_of(mapping) is None:
+            todo = "Map to a column that is there. Nothing was imported."
+            raise UsageError(f"There is no column {column!r}.", why=why, todo=todo)
+    shape = shape_of(mapping)
+    if shape is None:
         needed = "; or ".join(", ".join(shape) for shape in SHAPES)
-        raise UsageError("The mapping is not complete.", why=f"It needs {needed}.", todo="Nothing was imported.")
+        todo = "Add what is missing, each as OURS=THEIRS. Nothing was imported."
+        raise UsageError("The mapping is not complete.", why=f"It needs {needed}.", todo=todo)
+    for name in mapping:
+        if name not in shape + BESIDE[shape]:
+            raise UsageError(
+                f"{name!r} is not read beside {', '.join(shape)}.",
+                why=f"Read beside them are {', '.join(BESIDE[shape])}.",
+                todo=f"Leave {name}={mapping[name]} away. Nothing was imported.",
+            )
 
 
 def shape_of(mapping: Mapping[str, str]) -> tuple[str, ...] | None:
@@ -149,7 +171,7 @@ def read(row: dict[str, Any], context: Context) -> list[Found]:
     shape = shape_of(mapping)
     if shape is None:
         raise unclear(row, SHAPES[0])
-    prompt = ask(_prompt(cells), context, _split(cells))
+    prompt = ask(_prompt(cells), context, cells)
     known = {"rater": handle(cells.get("rater")), "note": text(cells, "note", "")}
     if "completion" not in shape:
         return [_compared(cells, mapping, prompt, known)]
@@ -175,27 +197,17 @@ def _compared(cells: dict[str, Any], mapping: Mapping[str, str], prompt: NewProm
         raise Malformed(f"The strength is {strength:g}; it must be 1 (better) or 2 (much better).")
     strong = 2 if strength == 2 else 1
     if names[0] == "chosen":
-        return _chosen(cells, prompt, sides, strong, known)
+        tie = bool(_word(cells.get("tie"))) and yes_or_no(cells["tie"], "tie")
+        return better(prompt, sides, None if tie else 0, strength=strong, **known)
     word = _word(cells["winner"])
     if not word:
         raise Unusable(UNDECIDED)
-    if word in _BOTH_BAD:
+    if word in BOTH_BAD_WORDS:
         return ImportedLabel(prompt, tuple(sides), "pair", Verdict("both_bad"), layout="unordered", **known)
     named = {mapping["a"].lower(): 0, mapping["b"].lower(): 1}
     if word not in named and word not in _WINNERS:
         raise Malformed(f"The winner is {word!r}; known are a, b, tie, both_bad and the names of the two columns.")
     return better(prompt, sides, named.get(word, _WINNERS.get(word)), strength=strong, **known)
-
-
-def _chosen(
-    cells: dict[str, Any], prompt: NewPrompt, sides: list[ImportedCandidate], strength: int, known: dict[str, Any]
-) -> Found:
-    place = None if _word(cells.get("tie")) and yes_or_no(cells["tie"], "tie") else 0
-    if not _word(cells.get("shown_first")):
-        return better(prompt, sides, place, strength=strength, **known)
-    if not yes_or_no(cells["shown_first"], "shown_first"):
-        sides, place = sides[::-1], None if place is None else 1
-    return better(prompt, sides, place, strength=strength, layout="file", **known)
 
 
 def _word(value: Any) -> str:
@@ -204,11 +216,6 @@ def _word(value: Any) -> str:
         return ""
     word = str(value).strip().lower()
     return word.removesuffix(".0")
-
-
-def _split(cells: Mapping[str, Any]) -> str | None:
-    word = _word(cells.get("split"))
-    return word if word in SPLITS else None
 
 
 def _prompt(cells: dict[str, Any]) -> Turns | None:

@@ -4,10 +4,12 @@
      "candidates": [{"text", "n_tokens"?, "finish_reason"?, "model"?, "seed"?,
                      "generation"?: {"temperature", "top_p", "max_new_tokens", "system_prompt"}}, …],
      "outcome", "ranks"?, "ratings"?, "accepted"?, "strength"?, "note"?, "flags"?, "rater"?, "rater_uid"?,
-     "layout"?, "latency_ms"?}
+     "layout"?, "latency_ms"?, "guideline"?, "created_at"?}
 
-The candidates stand in the order the rater saw them. Lines of version 0.1 say `better` (0 or 1, only for
-'ordered') in place of `ranks`, and know pairs only.
+The candidates stand in the order the rater saw them, unless the layout is 'unordered'; it is 'file' where none is
+named. When the judgement was given (`created_at`) and by which guideline stays in the file: the store dates a
+judgement by when it came in. Lines of version 0.1 say `better` (0 or 1, only for 'ordered') in place of `ranks`,
+and know pairs only.
 """
 
 from __future__ import annotations
@@ -62,7 +64,7 @@ def read(row: dict[str, Any], context: Context) -> list[Found]:
             flags=_flags(row),
             rater=_name(row, "rater"),
             rater_uid=_name(row, "rater_uid"),
-            layout="unordered" if row.get("layout") == "unordered" else "file",
+            layout=_name(row, "layout") or "file",
             latency_ms=whole(row, "latency_ms"),
         )
     ]

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from rlhf_tui.preferences.formats.conventions import MUCH_BETTER
 from rlhf_tui.preferences.formats.fields import (
     DIFFERENT,
     NO_ANSWER,
@@ -20,7 +21,6 @@ from rlhf_tui.preferences.formats.fields import (
     turns,
 )
 from rlhf_tui.preferences.formats.readers.building import (
-    MUCH_BETTER,
     Context,
     Found,
     Turns,
@@ -106,7 +106,7 @@ def _pair(row: dict[str, Any], context: Context, prompt: Turns | None, chosen: s
     margin = number(row.get("margin"), "margin")
     strength = 2 if margin is not None and margin >= MUCH_BETTER else 1
     sides = (candidate(chosen, row.get("chosen_model")), candidate(rejected, row.get("rejected_model")))
-    return [better(ask(prompt, context), sides, 0, strength=strength)]
+    return [better(ask(prompt, context, row), sides, 0, strength=strength)]
 
 
 def _side(row: dict[str, Any], key: str) -> Turns:

@@ -1,14 +1,16 @@
 """What labelling tools write: Label Studio's JSON export and Potato's pairwise answers beside their items.
 
 Both let people name their fields as they like: where the usual names do not fit, a mapping
-{"prompt": …, "a": …, "b": …} (and for Potato "winner": the name of the scheme) says which is which.
+{"prompt": …, "a": …, "b": …, "winner": …} says which is which. The winner is the name of the question that was
+asked: Potato's scheme, Label Studio's control (`from_name`); it is needed where an item has several.
 """
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
-from rlhf_tui.errors import UsageError
+from rlhf_tui.errors import UsageError, nearest
 from rlhf_tui.preferences.formats.fields import (
     SKIPPED,
     UNDECIDED,
@@ -23,6 +25,7 @@ from rlhf_tui.preferences.formats.readers.building import (
     Context,
     Dropped,
     Found,
+    Turns,
     ask,
     better,
     candidate,
@@ -51,7 +54,51 @@ def usual_sides(names: Any) -> tuple[str, str] | None:
     return None
 
 
+def check_mapping(mapping: Mapping[str, str], fields: Collection[str], questions: Collection[str]) -> None:
+    """Raises UsageError for a mapping of one side alone, or to a field or a question that is not there.
+
+    Where there are no fields or no questions yet, nothing can be said of them.
+    """
+    for side, other in ("ab", "ba"):
+        if side in mapping and other not in mapping:
+            raise UsageError(
+                f"{side!r} is mapped and {other!r} is not.",
+                why="Which field is the other side would be a guess.",
+                todo=f"Map both, as {side}={mapping[side]},{other}=THEIRS. Nothing was imported.",
+            )
+    for ours, theirs in mapping.items():
+        known, kind = (questions, "question") if ours == "winner" else (fields, "field")
+        if known and theirs not in known:
+            raise UsageError(
+                f"There is no {kind} {theirs!r} for {ours!r}.",
+                why=f"There are {', '.join(known)}. {nearest(theirs, known)}".strip(),
+                todo=f"Map {ours!r} to a {kind} that is there. Nothing was imported.",
+            )
+
+
+def _names(rows: Iterable[Iterable[str]]) -> list[str]:
+    """The names in several rows, each once, in their order."""
+    return list(dict.fromkeys(name for row in rows for name in row))
+
+
+def _several(questions: Collection[str]) -> UsageError:
+    """The error for an item with answers to several questions, none of which was named."""
+    return UsageError(
+        "The file holds several answers to one item.",
+        why=f"They are {', '.join(questions)}.",
+        todo=f"Name one: a mapping winner={next(iter(questions))}. Nothing was imported.",
+    )
+
+
 # Label Studio
+
+
+def check_task(rows: list[dict[str, Any]], context: Context) -> None:
+    """Raises UsageError for a mapping that does not fit the first tasks."""
+    data = [row["data"] for row in rows if isinstance(row.get("data"), dict)]
+    annotations = [row["annotations"] for row in rows if isinstance(row.get("annotations"), list)]
+    questions = [_selected(one.get("result")) for several in annotations for one in several if isinstance(one, dict)]
+    check_mapping(context.mapping, _names(data), _names(questions))
 
 
 def read_task(row: dict[str, Any], context: Context) -> list[Found]:
@@ -63,17 +110,22 @@ def read_task(row: dict[str, Any], context: Context) -> list[Found]:
     annotations = objects(row, "annotations")
     if not annotations:
         raise Unusable(UNDECIDED)
-    return [_annotation(annotation, prompt, candidates) for annotation in annotations]
+    wanted = context.mapping.get("winner")
+    return [_annotation(annotation, prompt, candidates, wanted) for annotation in annotations]
 
 
 def _task(data: dict[str, Any], context: Context) -> tuple[NewPrompt, list[ImportedCandidate]]:
-    mapped = context.mapping.get("a"), context.mapping.get("b")
-    sides = (mapped[0], mapped[1]) if mapped[0] and mapped[1] else usual_sides(data)
-    prompt = context.mapping.get("prompt") or next((key for key in _PROMPTS if not is_missing(data.get(key))), None)
+    mapping = context.mapping
+    sides = (mapping["a"], mapping["b"]) if "a" in mapping else usual_sides(data)
+    prompt = mapping.get("prompt") or next((key for key in _PROMPTS if not is_missing(data.get(key))), None)
     if sides is None or prompt is None or not {*sides, prompt} <= set(data):
         raise unclear(data, ("prompt", "a", "b"))
     candidates = [candidate(words(data, key), data.get(f"model_{side}")) for key, side in zip(sides, "ab", strict=True)]
-    return ask(conversation(data[prompt], prompt), context), candidates
+    return ask(_asked(data, prompt), context, data), candidates
+
+
+def _asked(row: Mapping[str, Any], key: str | None) -> Turns | None:
+    return None if key is None or is_missing(row.get(key)) else conversation(row[key], key)
 
 
 def unclear(row: Any, wanted: tuple[str, ...]) -> UsageError:
@@ -86,22 +138,34 @@ def unclear(row: Any, wanted: tuple[str, ...]) -> UsageError:
     )
 
 
-def _annotation(annotation: dict[str, Any], prompt: NewPrompt, candidates: list[ImportedCandidate]) -> Found:
+def _annotation(
+    annotation: dict[str, Any], prompt: NewPrompt, candidates: list[ImportedCandidate], wanted: str | None
+) -> Found:
     if annotation.get("was_cancelled"):
         return Dropped(SKIPPED)
-    chosen = [
-        value.get("selected")
-        for result in objects(annotation, "result")
-        if result.get("type") == "pairwise" and isinstance(value := result.get("value"), dict)
-    ]
-    if not chosen or chosen[-1] is None:
+    found = _selected(objects(annotation, "result"))
+    if wanted is None and len(found) > 1:
+        raise _several(found)
+    chosen = next(iter(found.values()), None) if wanted is None else found.get(wanted)
+    if chosen is None:
         return Dropped(UNDECIDED)
-    if chosen[-1] not in ("left", "right"):
-        raise Malformed(f"'selected' is {chosen[-1]!r}; it must be 'left' or 'right'.")
+    if chosen not in ("left", "right"):
+        raise Malformed(f"'selected' is {chosen!r}; it must be 'left' or 'right'.")
     seconds = number(annotation.get("lead_time"), "lead_time")
     latency = None if seconds is None or seconds < 0 else round(seconds * 1000)
     rater = _completed_by(annotation.get("completed_by"))
-    return better(prompt, candidates, _SIGNS[chosen[-1]], rater=rater, layout="file", latency_ms=latency)
+    return better(prompt, candidates, _SIGNS[chosen], rater=rater, layout="file", latency_ms=latency)
+
+
+def _selected(results: Any) -> dict[str, Any]:
+    """What was selected, by the name of the control it was asked with."""
+    return {
+        str(result.get("from_name", "")): value.get("selected")
+        for result in (results if isinstance(results, list) else ())
+        if isinstance(result, dict)
+        and result.get("type") == "pairwise"
+        and isinstance(value := result.get("value"), dict)
+    }
 
 
 def _completed_by(value: Any) -> str | None:
@@ -117,14 +181,14 @@ def read_item(row: dict[str, Any], context: Context) -> list[Found]:
     """An item with its two texts and the answer: `selection` A, B or tie, or a `scale_value` below 0 for A."""
     sides = _items(row, context)
     key = context.mapping.get("prompt") or next((key for key in _PROMPTS if not is_missing(row.get(key))), None)
-    prompt = ask(None if key is None else conversation(row.get(key), key), context)
+    prompt = ask(_asked(row, key), context, row)
     place, strength = _said(_answer(row, context))
     rater = handle(row.get("user_id", row.get("annotator", row.get("user"))))
     return [better(prompt, [ImportedCandidate(side) for side in sides], place, strength=strength, rater=rater)]
 
 
 def _items(row: dict[str, Any], context: Context) -> list[str]:
-    if {"a", "b"} <= set(context.mapping):
+    if "a" in context.mapping:
         return [words(row, context.mapping[side]) for side in "ab"]
     for key in _ITEMS:
         value = row.get(key)
@@ -142,11 +206,7 @@ def _answer(row: dict[str, Any], context: Context) -> dict[str, Any]:
     wanted = context.mapping.get("winner")
     named = [wanted] if wanted else [name for name in found if "preference" in name] or list(found)
     if len(named) > 1:
-        raise UsageError(
-            "The file holds several answers to one item.",
-            why=f"They are {', '.join(found)}.",
-            todo=f"Name one: a mapping winner={named[0]}. Nothing was imported.",
-        )
+        raise _several(named)
     if not named or named[0] not in found:
         raise Unusable(UNDECIDED)
     return found[named[0]]
@@ -175,8 +235,12 @@ def _said(answer: dict[str, Any]) -> tuple[int | None, int]:
     return (None if value == 0 else int(value > 0)), 2 if abs(value) >= 2 else 1
 
 
-def check_scale(rows: list[dict[str, Any]], context: Context) -> None:
-    """Raises UsageError when the scale does not lie around 0: then nothing says where A ends and B begins."""
+def check_item(rows: list[dict[str, Any]], context: Context) -> None:
+    """Raises UsageError for a mapping that does not fit the first items, and for a scale that does not lie around 0.
+
+    Then nothing says where A ends and B begins.
+    """
+    check_mapping(context.mapping, _names(rows), _names(map(schemes, rows)))
     values = [
         number(one["scale_value"], "scale_value")
         for row in rows

@@ -26,7 +26,7 @@ def read(row: dict[str, Any], context: Context) -> list[Found]:
     key = "kto_tag" if "kto_tag" in row else "label"
     good = yes_or_no(row.get(key), key)
     prompt, answer = _parts(row)
-    return [accepted(ask(prompt, context), candidate(answer), good)]
+    return [accepted(ask(prompt, context, row), candidate(answer), good)]
 
 
 def yes_or_no(value: Any, key: str) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from rlhf_tui.preferences.formats.conventions import BOTH_BAD_WORDS
 from rlhf_tui.preferences.formats.fields import UNDECIDED, Malformed, Unusable, number, text, turns, words
 from rlhf_tui.preferences.formats.readers.building import (
     Context,
@@ -25,7 +26,6 @@ from rlhf_tui.preferences.records import ImportedCandidate, ImportedLabel, Messa
 
 _PLACES = {"model_a": 0, "model_b": 1}
 _TIES = ("tie",)
-_BOTH_BAD = ("tie (bothbad)", "bothbad", "both_bad", "both bad")
 
 
 # Arena
@@ -55,15 +55,15 @@ def _flat_battle(row: dict[str, Any], context: Context) -> list[Found]:
 def _vote(row: dict[str, Any], context: Context, one: Turns, other: Turns, winner: str) -> ImportedLabel:
     if not winner:
         raise Unusable(UNDECIDED)
-    if winner not in (*_PLACES, *_TIES, *_BOTH_BAD):
+    if winner not in (*_PLACES, *_TIES, *BOTH_BAD_WORDS):
         raise Malformed(f"'winner' is {winner!r}; known are model_a, model_b, tie and tie (bothbad).")
     prompt = common_prompt(one, other)
     candidates = (
         candidate(answer_after(prompt, one), row.get("model_a")),
         candidate(answer_after(prompt, other), row.get("model_b")),
     )
-    asked, judge = ask(prompt, context), handle(row.get("judge"))
-    if winner in _BOTH_BAD:
+    asked, judge = ask(prompt, context, row), handle(row.get("judge"))
+    if winner in BOTH_BAD_WORDS:
         return ImportedLabel(asked, candidates, "pair", Verdict("both_bad"), rater=judge)
     return better(asked, candidates, _PLACES.get(winner), rater=judge, layout="file")
 
@@ -107,14 +107,16 @@ def read_annotation(row: dict[str, Any], context: Context) -> list[Found]:
     place = None if preference in (0, 1.5) else int(preference > 1.5)
     candidates = [candidate(words(row, f"output_{n}"), row.get(f"generator_{n}")) for n in (1, 2)]
     prompt = prompt_of(row, ("instruction", "prompt"))
-    return [better(ask(prompt, context), candidates, place, rater=handle(row.get("annotator")))]
+    return [better(ask(prompt, context, row), candidates, place, rater=handle(row.get("annotator")))]
 
 
 def read_annotators(row: dict[str, Any], context: Context) -> list[Found]:
     """PandaLM: one judgement for each of `annotator1`, `annotator2`, …: 0 is a tie, 1 and 2 name the response."""
-    prompt = ask(instruction(row), context)
+    prompt = ask(instruction(row), context, row)
     candidates = [candidate(words(row, f"response{n}")) for n in (1, 2)]
     names = sorted(key for key in row if key.startswith("annotator") and key[9:].isdigit())
+    if not names:
+        raise Unusable(UNDECIDED)
     return [_of_annotator(row, name, prompt, candidates) for name in names]
 
 
@@ -135,4 +137,4 @@ def read_comments(row: dict[str, Any], context: Context) -> list[Found]:
     if label not in (0, 1):
         raise Malformed(f"'labels' is {label:g}; it must be 1 (A is better) or 0.")
     candidates = [candidate(words(row, f"human_ref_{side}")) for side in "AB"]
-    return [better(ask(said(text(row, "history", "")), context), candidates, int(label == 0))]
+    return [better(ask(said(text(row, "history", "")), context, row), candidates, int(label == 0))]

@@ -5,10 +5,10 @@ The format has no way to write a turn that holds such a mark itself, and no syst
 
 from __future__ import annotations
 
+from rlhf_tui.preferences.formats.conventions import MARKS
 from rlhf_tui.preferences.formats.writers.shapes import SYSTEM, Row, Unfit, alternating
 from rlhf_tui.preferences.records import Judged, LabelledPair
 
-MARKS = {"user": "\n\nHuman:", "assistant": "\n\nAssistant:"}
 HOLDS_A_MARK = "texts that hold '\\n\\nHuman:' or '\\n\\nAssistant:'"
 
 USE = 'load_dataset("json", data_files="{file}"): chosen and rejected are whole transcripts, as in Anthropic/hh-rlhf.'

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from datetime import datetime
 
+from rlhf_tui.preferences.formats.conventions import BATTLE_BOTH_BAD
 from rlhf_tui.preferences.formats.writers.shapes import Row, answer, conversation, plain
 from rlhf_tui.preferences.records import Completion, Judged, LabelledPair
 
@@ -32,7 +33,7 @@ def both_bad(judged: Judged) -> list[Row]:
     """The votes that all answers are bad, one for each two of them."""
     shown = judged.shown
     return [
-        _vote(judged, one, other, "tie (bothbad)") for place, one in enumerate(shown) for other in shown[place + 1 :]
+        _vote(judged, one, other, BATTLE_BOTH_BAD) for place, one in enumerate(shown) for other in shown[place + 1 :]
     ]
 
 

@@ -1,4 +1,4 @@
-"""Our own line for one judgement ('rlhf-tui'): everything needed to read it again elsewhere.
+"""Our own line for one judgement ('rlhf-tui'): all that is known of it.
 
     {"prompt": "…" or "messages": […], "split", "tags"?, "kind": "pair" | "rank" | "rate" | "accept",
      "candidates": [{"text", "n_tokens"?, "finish_reason"?, "model"?, "seed"?,
@@ -7,8 +7,10 @@
      "ranks"?, "ratings"?, "accepted"?, "strength"?: 1 | 2 (2 = much better), "note"?, "flags"?,
      "rater", "rater_uid", "layout", "latency_ms"?, "guideline"?: its sha256, "created_at"}
 
-The candidates stand in the order the rater saw them, and so does what was said of each. Optional fields that
-say nothing are left out. A person who has not agreed to be named is called by a stable pseudonym.
+The candidates stand in the order the rater saw them (layout 'unordered': it is not known), and so does what was
+said of each. Optional fields that say nothing are left out. A person who has not agreed to be named is called by
+a stable pseudonym. Reading a line again brings back all of it but two: `created_at` (of a judgement that was
+imported itself: when it came in) and `guideline` (the one on screen), which are for readers of the file.
 """
 
 from __future__ import annotations
@@ -18,7 +20,10 @@ from collections.abc import Mapping
 from rlhf_tui.preferences.formats.writers.shapes import Row, conversation
 from rlhf_tui.preferences.records import Completion, Generation, Judged
 
-USE = "rlhf-tui labels import {file}"
+USE = (
+    "rlhf-tui labels import {file}  # All but the time of judging and the guideline comes back; "
+    "'rlhf-tui labels merge' brings those too, from a copy of the project."
+)
 
 
 def line(judged: Judged, generations: Mapping[int, Generation], guideline: str | None) -> Row:

@@ -27,6 +27,8 @@ from rlhf_tui.preferences.formats.writers.sources import (
     prompts_of,
 )
 
+#: The format that holds prompts and no judgements.
+PROMPTS = "trl-prompts"
 #: What can be done with ties: left out, written in both directions (one row each), or kept as ties.
 TIES = ("drop", "half", "keep")
 
@@ -65,7 +67,7 @@ _ALL = (
     ),
     Format("trl-text", "pref.trl_text.jsonl", pairs_of(trl.text), "lines", _TRAINER, trl.USE["trl-text"]),
     Format("trl-unpaired", "unpaired.trl.jsonl", marks_of(trl.unpaired), "lines", _NONE, trl.USE["trl-unpaired"]),
-    Format("trl-prompts", "prompts.trl.jsonl", prompts_of(trl.prompt_only), "lines", _NONE, trl.USE["trl-prompts"]),
+    Format(PROMPTS, "prompts.trl.jsonl", prompts_of(trl.prompt_only), "lines", _NONE, trl.USE["trl-prompts"]),
     Format("hh", "pref.hh.jsonl", pairs_of(hh.row), "lines", _TRAINER, hh.USE),
     _llamafactory("llamafactory-alpaca", "pref.alpaca.json", pairs_of(llamafactory.alpaca), "array"),
     _llamafactory("llamafactory-sharegpt", "pref.sharegpt.json", pairs_of(llamafactory.sharegpt), "array"),

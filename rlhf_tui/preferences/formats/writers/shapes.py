@@ -8,29 +8,16 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+from rlhf_tui.preferences.formats.conventions import TEMPLATES, TRANSCRIPT
 from rlhf_tui.preferences.records import Message, Prompt
 
 Row = dict[str, Any]
-
-#: By strength: the 'margin' of a reward loss, for a tie, better and much better. The scale of TRL's example of
-#: Llama 2's small margins (docs/source/paper_index.md, 'significantly better' 1, 'better' 2/3).
-MARGIN = {0: 0.0, 1: 2.0 / 3.0, 2: 1.0}
 
 SEVERAL_TURNS = "prompts of several turns"
 SYSTEM = "prompts with a system message"
 EMPTY_SYSTEM = "prompts with an empty system message"
 UNEVEN = "prompts whose turns do not alternate"
 AMBIGUOUS = "prompts that begin like a transcript or a chat template"
-
-_BEGINNINGS = (
-    "Human:",
-    "<|im_start|>",
-    "<|start_header_id|>",
-    "<|begin_of_text|>",
-    "<s>[INST]",
-    "[INST]",
-    "<start_of_turn>",
-)
 
 
 class Unfit(Exception):
@@ -64,7 +51,7 @@ def unmistakable(text: str) -> str:
 
 def looks_like_more(text: str) -> bool:
     """Whether readers that accept whole conversations as strings would take this text for one."""
-    return text.lstrip().startswith(_BEGINNINGS)
+    return text.lstrip().startswith((TRANSCRIPT, *TEMPLATES))
 
 
 def single(prompt: Prompt) -> tuple[str, str]:

@@ -26,9 +26,10 @@ GOOD, BAD = 4, 2  # ratings from here up, and from here down
 
 @dataclass(frozen=True)
 class Material:
-    """What there is to write: decided judgements that are no repeats, and all prompts.
+    """What there is to write of a split ('all': of both): decided judgements that are no repeats, and prompts.
 
-    `guidelines` is, by judgement, the (version, sha256) of the guideline that was in force.
+    `guidelines` is, by judgement, the (version, sha256) of the guideline that was on screen. `repeats` is how many
+    of them there are; the others are judgements and prompts of the split that was not asked for.
     """
 
     judged: tuple[Judged, ...]
@@ -36,21 +37,30 @@ class Material:
     generations: Mapping[int, Generation]
     guidelines: Mapping[int, tuple[int, str]]
     repeats: int
+    split: str
+    other_judgements: int
+    other_prompts: int
 
 
 @dataclass
 class Tally:
-    """What was written and what was not; filled while rows are made."""
+    """What was written and what was not; filled while rows are made.
+
+    `judgements`, `prompts` (with their rows) and `heldout` (prompts) hold ids.
+    """
 
     ties: str
     left_out: Counter[str] = field(default_factory=Counter)
     weights: Counter[float] = field(default_factory=Counter)
     judgements: set[int] = field(default_factory=set)
     prompts: Counter[int] = field(default_factory=Counter)
+    heldout: set[int] = field(default_factory=set)
 
     def wrote(self, prompt: Prompt, judged: Judged | None = None) -> None:
         """Count one row about a prompt, made from a judgement."""
         self.prompts[prompt.id] += 1
+        if prompt.split == "heldout":
+            self.heldout.add(prompt.id)
         if judged is not None:
             self.judgements.add(judged.id)
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from rlhf_tui.preferences.formats.writers.shapes import MARGIN, Row, answer, conversation
+from rlhf_tui.preferences.formats.conventions import MARGIN
+from rlhf_tui.preferences.formats.writers.shapes import Row, answer, conversation
 from rlhf_tui.preferences.records import Judged, LabelledPair
 
 USE = (

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 
+from rlhf_tui.preferences.formats.conventions import BOTH_BAD
 from rlhf_tui.preferences.formats.writers.leaderboards import as_shown
 from rlhf_tui.preferences.formats.writers.shapes import Row, conversation, looks_like_more
 from rlhf_tui.preferences.records import Completion, Judged, LabelledPair, Message
@@ -50,7 +51,7 @@ def both_bad(judged: Judged) -> list[Row]:
     """That all answers are bad, one row for each two of them; nothing to train on, so the weight is 0."""
     shown = judged.shown
     return [
-        _row(judged, one, other, "both_bad", 0, 0.0) for place, one in enumerate(shown) for other in shown[place + 1 :]
+        _row(judged, one, other, BOTH_BAD, 0, 0.0) for place, one in enumerate(shown) for other in shown[place + 1 :]
     ]
 
 

@@ -5,7 +5,8 @@ A `margin` column is read by RewardTrainer, which subtracts it inside its loss w
 
 from __future__ import annotations
 
-from rlhf_tui.preferences.formats.writers.shapes import MARGIN, Row, answer, conversation, plain, unmistakable
+from rlhf_tui.preferences.formats.conventions import MARGIN
+from rlhf_tui.preferences.formats.writers.shapes import Row, answer, conversation, plain, unmistakable
 from rlhf_tui.preferences.records import Completion, Judged, LabelledPair, Prompt
 
 _LOAD = 'dataset = load_dataset("json", data_files="{file}", split="train")'
