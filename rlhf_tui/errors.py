@@ -40,3 +40,9 @@ def nearest(name: str, known: Iterable[str]) -> str:
     """'Did you mean …?' for a misspelt name, or an empty string when nothing is close."""
     matches = get_close_matches(name, list(known), n=1, cutoff=0.5)
     return f"Did you mean {matches[0]!r}?" if matches else ""
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether memory ran out, on the card or off it; torch's error is known by its name alone."""
+    names = {cls.__name__ for cls in type(error).__mro__}
+    return bool(names & {"MemoryError", "OutOfMemoryError"}) or "can't allocate memory" in str(error)

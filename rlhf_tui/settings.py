@@ -11,10 +11,10 @@ import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import tomlkit
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 from pydantic.fields import FieldInfo
 
 from rlhf_tui.errors import UsageError, nearest
@@ -24,6 +24,12 @@ class Section(BaseModel):
     """A group of settings. Frozen: a run's settings do not change under it."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+def _not_one(folds: int) -> int:
+    if folds == 1:
+        raise ValueError("one fold would leave nothing to train on; choose 0 or at least 2")
+    return folds
 
 
 class ModelSettings(Section):
@@ -156,7 +162,19 @@ class LabelSettings(Section):
 class RewardSettings(Section):
     """Training the reward model on judged pairs."""
 
-    epochs: int = Field(2, ge=1, le=50, description="Passes over the training pairs.")
+    raters: str = Field(
+        "",
+        description="Whose judgements it learns from: names with commas between them. Empty takes everybody's.",
+    )
+    epochs: int = Field(2, ge=1, le=50, description="Passes over the training pairs, at most.")
+    patience: int = Field(
+        1,
+        ge=0,
+        le=50,
+        description="Training ends when the loss on held-out pairs has not improved for this many epochs, and the "
+        "best epoch's weights are kept; epoch 0 is the head alone (reward.probe_ridge). 0 runs all epochs and keeps "
+        "the last one.",
+    )
     learning_rate: float = Field(
         1e-4, gt=0.0, le=1.0, description="Peak learning rate of the reward adapter (AdamW, cosine to zero)."
     )
@@ -177,14 +195,24 @@ class RewardSettings(Section):
         1024,
         ge=64,
         le=1_000_000,
-        description="Most tokens (padding included) in one forward pass. Changes memory and speed, not the result.",
+        description="Most tokens (padding included) in one forward pass. Changes memory and speed, not the result. "
+        "When memory runs out it is halved by itself.",
+    )
+    checkpointing: Literal["auto", "on", "off"] = Field(
+        "auto",
+        description="Gradient checkpointing: layers are run again for the backward pass instead of being kept. A third "
+        "slower, far less memory, the same result. auto: only when a single completion does not fit without.",
+    )
+    pooling: Literal["last", "mean"] = Field(
+        "last",
+        description="Where a completion's score is read: at its last token, or from the mean over its tokens.",
     )
     label_smoothing: float = Field(
         0.05,
         ge=0.0,
         lt=0.5,
-        description="Share of judgements taken to be slips: the target is 1 - this instead of 1. One person's "
-        "labels are noisy; 0.05 keeps the model from chasing the slips.",
+        description="Share of judgements taken to be slips: the target is 1 - this instead of 1. For a rater whose "
+        "repeats (label.repeat_share) have measured it, the measured share is used instead.",
     )
     margin: float = Field(
         0.0,
@@ -199,6 +227,35 @@ class RewardSettings(Section):
         "half", description="half: a tie asks for equal scores. drop: ties are left out of training."
     )
     max_grad_norm: float = Field(1.0, gt=0.0, le=1000.0, description="Gradient norm is clipped to this.")
+    ensemble: int = Field(
+        1,
+        ge=1,
+        le=10,
+        description="How many reward models are trained. The first is the one that is used; each other one has another "
+        "seed and does without one fold of the prompts. How far they differ from it says how sure it is.",
+    )
+    folds: Annotated[int, AfterValidator(_not_one)] = Field(
+        0,
+        ge=0,
+        le=20,
+        description="Full cross-validation: train this many more models, each without one part of the prompts, and "
+        "score that part. 0 is the quick form: five folds on the base's frozen features, in seconds.",
+    )
+    reference_completions: int = Field(
+        64,
+        ge=0,
+        le=10_000,
+        description="Completions of the base, sampled as PPO will, from which mean and deviation of the scores are "
+        "taken: PPO's scores are in those units. 0 takes them from the judged candidates.",
+    )
+    preview_prompts: int = Field(
+        3,
+        ge=0,
+        le=100,
+        description="Held-out prompts for which 16 completions are sampled, to show what the reward model would choose "
+        "of 1, 4 and 16. 0 leaves that out.",
+    )
+    save_every: int = Field(25, ge=1, le=100_000, description="Steps between checkpoints; each epoch ends with one.")
 
 
 class PpoSettings(Section):

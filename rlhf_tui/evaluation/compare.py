@@ -15,9 +15,10 @@ from rlhf_tui.model.roles import Roles
 from rlhf_tui.runs.events import EventSink, Progress, Sample, Stage
 from rlhf_tui.settings import CompareSettings, PpoSettings
 from rlhf_tui.training import objectives
+from rlhf_tui.training.backoff import MicroBatching
 from rlhf_tui.training.batching import Tokens
+from rlhf_tui.training.features import score_tokens
 from rlhf_tui.training.ppo import TrainPrompt
-from rlhf_tui.training.reward import score_tokens
 from rlhf_tui.training.rollout import Scoring, bare_experiences, response_logprobs
 
 
@@ -136,7 +137,8 @@ def _answers(
         )
     sequences = [Tokens(tuple(ids), one.ids) for ids, one in zip(wanted, completions, strict=True)]
     emit(Stage(f"scoring {name}"))
-    raw = score_tokens(roles, sequences, micro_batch_tokens=ppo.micro_batch_tokens)
+    sizes = MicroBatching(roles.base, ppo.micro_batch_tokens, "off")
+    raw = score_tokens(roles, sequences, scoring.pooling, sizes)
     scores = ((raw - scoring.mean) / scoring.deviation).tolist()
     return _Answers(sequences, [one.ended for one in completions], scores)
 

@@ -6,6 +6,8 @@ BOS tokens in front), and masks are made from lengths, never from `token == pad`
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,6 +40,16 @@ class Chat:
     template: str
     system_prompt: str
     end_ids: tuple[int, ...]
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 of all that turns a conversation into ids: template, system prompt, end of turn, vocabulary.
+
+        A score means something only where text is put to the model as it was in training.
+        """
+        sample = self.tokenizer("The quick brown fox, 1234!\n\tΔ", add_special_tokens=False)["input_ids"]
+        parts = [self.template, self.system_prompt, list(self.end_ids), len(self.tokenizer), list(sample)]
+        return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
     def prompt_ids(self, messages: Sequence[MessageLike], *, system_prompt: str | None = None) -> list[int]:
         """Token ids of a conversation up to where the assistant's answer begins.

@@ -75,6 +75,17 @@ class Roles:
             self._heads[role] = ScalarHead(self.base.model.config.get_text_config().hidden_size, self.base.device)
         self._rest()
 
+    def renew(self, role: Role, seed: int) -> None:
+        """Start `role` again with first numbers that depend on `seed` alone; its optimiser is forgotten."""
+        self._optimisers.pop(role, None)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            for _, layer in self.lora_layers():
+                layer.reset_lora_parameters(role, init_lora_weights=True)
+        if role in self._heads:
+            self._heads[role] = ScalarHead(self.base.model.config.get_text_config().hidden_size, self.base.device)
+        self._rest()
+
     def load(self, role: Role, folder: Path) -> dict[str, Any]:
         """The adapter (and head) saved in `folder`, and the facts that were saved with it.
 

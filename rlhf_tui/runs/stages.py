@@ -6,37 +6,31 @@ Only the worker imports this module; with it come torch and the model.
 from __future__ import annotations
 
 import gc
-import hashlib
-import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from typing import Any
 
-import psutil
 import torch
-import transformers
 
 from rlhf_tui.errors import UserError
-from rlhf_tui.evaluation.agreement import Judged, agreement
 from rlhf_tui.evaluation.compare import compare
 from rlhf_tui.export.card import Facts
 from rlhf_tui.export.write import export_adapter, export_merged
 from rlhf_tui.locate import STARTER_LICENCE
-from rlhf_tui.model.base import Base, load_base
+from rlhf_tui.model.base import Base
 from rlhf_tui.model.generation import Completion as Drawn
 from rlhf_tui.model.generation import Sampling, sample
 from rlhf_tui.model.roles import Roles
-from rlhf_tui.preferences.records import Completion, LabelledPair, NewCompletion, Prompt, Rater
+from rlhf_tui.preferences.records import NewCompletion, Prompt
 from rlhf_tui.runs.control import StopRequested
 from rlhf_tui.runs.events import Checkpoint, Progress, Sample, Stage
 from rlhf_tui.runs.folder import RunFolder, create_run, find, latest, list_runs
+from rlhf_tui.runs.gathering import add_reward_model, fitting_prompts, loaded_base, progress, seed_from, with_policy
+from rlhf_tui.runs.reward_stage import reward
 from rlhf_tui.runs.worker import StageContext, execute
-from rlhf_tui.training.batching import Tokens
 from rlhf_tui.training.checkpoint import load_checkpoint, newest_checkpoint, save_checkpoint
 from rlhf_tui.training.memory import measure
-from rlhf_tui.training.ppo import Ppo, TrainPrompt, train_ppo
-from rlhf_tui.training.reward import Pair, PairScores, score_tokens, train_reward
-from rlhf_tui.training.rollout import Scoring
+from rlhf_tui.training.ppo import Ppo, train_ppo
 
 _CHECK_PROMPTS = 4
 _SCORED_PAIRS = 500  # enough to choose from; scoring takes about as long as sampling a few
@@ -45,7 +39,7 @@ _SCORED_PAIRS = 500  # enough to choose from; scoring takes about as long as sam
 def generate(context: StageContext) -> dict[str, Any]:
     """Sample candidates and offer them as pairs; every batch is in the store before the next one begins."""
     settings = context.settings.generate
-    base = _base(context)
+    base = loaded_base(context)
     chosen, left_out = _prompts_to_answer(context, base)
     systems = [
         settings.variant_system_prompt if number % 2 and settings.variant_system_prompt else None
@@ -59,7 +53,7 @@ def generate(context: StageContext) -> dict[str, Any]:
     for start in range(0, len(chosen), each):
         prompts = chosen[start : start + each]
         jobs = [(prompt, system) for prompt in prompts for system in systems]
-        seed = _seed(context.run.name, context.settings.run.seed, start)
+        seed = seed_from(context.run.name, context.settings.run.seed, start)
         drawn = sample(
             base.model,
             [base.chat.prompt_ids(prompt.messages, system_prompt=system) for prompt, system in jobs],
@@ -67,7 +61,7 @@ def generate(context: StageContext) -> dict[str, Any]:
             end_ids=base.chat.end_ids,
             batch_size=settings.batch_size,
             generator=torch.Generator(base.device).manual_seed(seed),
-            progress=_progress(context, done, total),
+            progress=progress(context, done, total),
         )
         texts = [base.chat.text(one.ids) for one in drawn]
         made, alike = _keep(context, base, jobs, drawn, texts, seed)
@@ -122,70 +116,24 @@ def _keep(
         return pairs, store.near_duplicates(ids)
 
 
-def reward(context: StageContext) -> dict[str, Any]:
-    """Train the reward model on the judged pairs of training prompts; measure it on those of held-out prompts."""
-    with context.project.store() as store:
-        labelled = {split: store.pairs(split) for split in ("train", "heldout")}
-        names = {rater.handle: rater.public_name for rater in store.raters()}
-        raters = sorted({names[pair.rater] for pairs in labelled.values() for pair in pairs})
-        labels = store.snapshot_hash()
-    base = _base(context)
-    kept = {split: _encode(base, pairs, context) for split, pairs in labelled.items()}
-    if not kept["train"]:
-        raise UserError(
-            "No judged pair fits.",
-            why="All their prompts are longer than model.max_prompt_tokens.",
-            todo="Raise model.max_prompt_tokens, or import shorter prompts.",
-        )
-    roles = Roles(base, context.settings.adapters, seed=context.settings.run.seed)
-    roles.add("reward")
-    trained = train_reward(
-        roles,
-        kept["train"],
-        kept["heldout"],
-        context.settings.reward,
-        seed=context.settings.run.seed,
-        emit=context.emit,
-        boundary=lambda: context.control.boundary(lambda: None),
-    )
-    measured = {
-        "heldout": _agreement(kept["heldout"], trained.heldout),
-        "train": _agreement(kept["train"], trained.train),
-    }
-    facts = {
-        "run": context.run.name,
-        "mean": trained.mean,
-        "deviation": trained.deviation,
-        "labels": labels,
-        "raters": raters,
-        "train_pairs": len(kept["train"]),
-        **measured,
-    }
-    roles.save("reward", context.project.adapter("reward"), facts)
-    if context.settings.label.active_share > 0:
-        _score_waiting(context, roles)
-    left_out = sum(len(pairs) for pairs in labelled.values()) - sum(len(pairs) for pairs in kept.values())
-    return facts | {"pairs_too_long": left_out}
-
-
 def ppo(context: StageContext) -> dict[str, Any]:
     """Move the policy; at the end its adapter and the value's become the project's current ones."""
-    base = _base(context)
+    base = loaded_base(context)
     roles = Roles(base, context.settings.adapters, seed=context.settings.run.seed)
     roles.add("policy")
-    facts = roles.load("reward", context.project.adapter("reward"))
+    facts, scoring = add_reward_model(context, roles)
     roles.copy("reward", "value")
     roles.head("value").normalise(facts["mean"], facts["deviation"])
-    prompts, left_out = _fitting_prompts(context, base, "train")
+    prompts, left_out = fitting_prompts(context, base, "train")
     learner = Ppo(
         roles,
         prompts,
         context.settings.ppo,
-        Scoring(facts["mean"], facts["deviation"]),
+        scoring,
         seed=context.settings.run.seed,
         emit=context.emit,
     )
-    checkpoint = newest_checkpoint(context.run.checkpoints)
+    checkpoint = newest_checkpoint(context.run.checkpoints, learner.optimisers)
     if checkpoint is not None:
         load_checkpoint(learner, checkpoint)
         context.emit(Stage("resumed", checkpoint.name))
@@ -212,16 +160,16 @@ def ppo(context: StageContext) -> dict[str, Any]:
 
 def compare_stage(context: StageContext) -> dict[str, Any]:
     """Measure base and policy on the held-out prompts."""
-    roles, facts = _tuned(context)
-    reward_facts = roles.load("reward", context.project.adapter("reward"))
-    prompts, _ = _fitting_prompts(context, roles.base, "heldout")
+    roles, facts = with_policy(context)
+    reward_facts, scoring = add_reward_model(context, roles)
+    prompts, _ = fitting_prompts(context, roles.base, "heldout")
     wanted = context.settings.compare.prompts
     comparison = compare(
         roles,
         prompts[: wanted or None],
         context.settings.compare,
         context.settings.ppo,
-        Scoring(reward_facts["mean"], reward_facts["deviation"]),
+        scoring,
         seed=context.settings.run.seed,
         emit=context.emit,
         boundary=lambda: context.control.boundary(lambda: None),
@@ -232,7 +180,7 @@ def compare_stage(context: StageContext) -> dict[str, Any]:
 
 def export(context: StageContext) -> dict[str, Any]:
     """Write the tuned model to where the run's options say: 'out' and 'format'."""
-    roles, policy_facts = _tuned(context)
+    roles, policy_facts = with_policy(context)
     options = context.run.record.options
     form = options.get("format", "merged")
     target = context.project.exports / str(options.get("out") or f"{form}-{context.run.number:04d}")
@@ -249,7 +197,7 @@ def export(context: StageContext) -> dict[str, Any]:
     whence = {"policy_run": policy_facts["run"], "base": roles.base.location.path}
     if form == "adapter":
         return whence | export_adapter(roles, target, facts=facts, record=record)
-    prompts, _ = _fitting_prompts(context, roles.base, None)  # a check, not a measurement: any will do
+    prompts, _ = fitting_prompts(context, roles.base, None)  # a check, not a measurement: any will do
     return whence | export_merged(
         roles,
         target,
@@ -300,31 +248,6 @@ STAGES: Mapping[str, Callable[[StageContext], Mapping[str, Any]]] = {
 # -- what the stages share ------------------------------------------------------------------------
 
 
-def _base(context: StageContext) -> Base:
-    """Load the base model, with the number of threads that the settings say."""
-    transformers.logging.set_verbosity_error()
-    transformers.logging.disable_progress_bar()
-    torch.set_num_threads(context.settings.run.threads or psutil.cpu_count(logical=False) or os.cpu_count() or 1)
-    context.emit(Stage("loading the model"))
-    base = load_base(context.settings.model, lambda text: context.emit(Stage(text)))
-    context.emit(measure("model loaded", base.device))
-    return base
-
-
-def _tuned(context: StageContext) -> tuple[Roles, dict[str, Any]]:
-    """The base with the project's current policy on it, and what is known of that policy."""
-    roles = Roles(_base(context), context.settings.adapters, seed=context.settings.run.seed)
-    return roles, roles.load("policy", context.project.adapter("policy"))
-
-
-def _progress(context: StageContext, before: int, total: int) -> Callable[[int], None]:
-    return lambda finished: context.emit(Progress(before + finished, total, "completions"))
-
-
-def _seed(*parts: object) -> int:
-    return int.from_bytes(hashlib.sha256("/".join(map(str, parts)).encode()).digest()[:6], "big")
-
-
 def _prompts_to_answer(context: StageContext, base: Base) -> tuple[list[Prompt], int]:
     """Which prompts get candidates: those with fewest completions first, in a stable random order."""
     with context.project.store() as store:
@@ -335,69 +258,12 @@ def _prompts_to_answer(context: StageContext, base: Base) -> tuple[list[Prompt],
         for count, prompt in counted
         if len(base.chat.prompt_ids(prompt.messages)) <= context.settings.model.max_prompt_tokens
     ]
-    fitting.sort(key=lambda item: (item[0], _seed(context.settings.run.seed, item[1].uid)))
+    fitting.sort(key=lambda item: (item[0], seed_from(context.settings.run.seed, item[1].uid)))
     wanted = context.settings.generate.prompts
     if not wanted:
         fresh = [item for item in fitting if item[0] == 0]
         fitting = fresh or fitting
     return [prompt for _, prompt in fitting[: wanted or None]], len(counted) - len(fitting)
-
-
-def _fitting_prompts(context: StageContext, base: Base, split: str | None) -> tuple[list[TrainPrompt], int]:
-    """The prompts of a split (None: all) as ids, and how many were too long."""
-    with context.project.store() as store:
-        stored = store.prompts(split)
-    prompts = [TrainPrompt(prompt.text, tuple(base.chat.prompt_ids(prompt.messages))) for prompt in stored]
-    kept = [prompt for prompt in prompts if len(prompt.ids) <= context.settings.model.max_prompt_tokens]
-    if not kept:
-        raise UserError(
-            "No prompt fits.",
-            why=f"All {split or ''} prompts are longer than model.max_prompt_tokens.".replace("  ", " "),
-            todo="Raise model.max_prompt_tokens, or import shorter prompts.",
-        )
-    return kept, len(prompts) - len(kept)
-
-
-def _encode(base: Base, pairs: Sequence[LabelledPair], context: StageContext) -> list[Pair]:
-    """Judged pairs as ids; those whose prompt is too long are left out."""
-    encoded = []
-    for pair in pairs:
-        prompt = tuple(base.chat.prompt_ids(pair.prompt.messages))
-        if len(prompt) > context.settings.model.max_prompt_tokens:
-            continue
-        chosen, rejected = (Tokens(prompt, _completion_ids(base, side)) for side in (pair.chosen, pair.rejected))
-        encoded.append(Pair(chosen, rejected, pair.tie, pair.strength, pair.weight))
-    return encoded
-
-
-def _completion_ids(base: Base, completion: Completion) -> tuple[int, ...]:
-    """Ids of a stored text. Only one that is known to have been cut off lacks the end-of-turn token."""
-    return tuple(base.chat.completion_ids(completion.text, ended=completion.finish_reason != "length"))
-
-
-def _score_waiting(context: StageContext, roles: Roles) -> None:
-    """Keep the scores of the candidates that wait for a judgement, so that unsure pairs can come first."""
-    context.emit(Stage("scoring the pairs that wait"))
-    with context.project.store() as store:
-        waiting = store.waiting_pairs(_SCORED_PAIRS)
-    ids: dict[int, Tokens] = {}
-    for prompt, sides in waiting:
-        tokens = tuple(roles.base.chat.prompt_ids(prompt.messages))
-        if len(tokens) <= context.settings.model.max_prompt_tokens:
-            ids |= {side.id: Tokens(tokens, _completion_ids(roles.base, side)) for side in sides}
-    scores = score_tokens(roles, list(ids.values()), micro_batch_tokens=context.settings.reward.micro_batch_tokens)
-    with context.project.store() as store:
-        store.set_scores(context.run.name, dict(zip(ids, scores.tolist(), strict=True)))
-
-
-def _agreement(pairs: Sequence[Pair], scores: PairScores) -> dict[str, Any] | None:
-    decided = [
-        Judged(float(gap), len(pair.chosen.response), len(pair.rejected.response))
-        for pair, gap in zip(pairs, scores.gaps, strict=True)
-        if not pair.tie
-    ]
-    found = agreement(decided)
-    return asdict(found) if found is not None else None
 
 
 def _child(context: StageContext, kind: str) -> RunFolder:
@@ -408,18 +274,16 @@ def _child(context: StageContext, kind: str) -> RunFolder:
     return create_run(context.project, kind, overrides=context.run.record.overrides, parents={"demo": context.run.name})
 
 
-def _public(rater: Rater) -> dict[str, Any]:
-    """What may leave the project: a person who has not agreed is a pseudonym without a card."""
-    open_to_all = rater.consent or rater.kind != "human"
-    return {"handle": rater.public_name, "kind": rater.kind, "card": dict(rater.card) if open_to_all else {}}
-
-
 def _card_facts(context: StageContext, base: Base, form: str, policy: Mapping[str, Any]) -> Facts:
     with context.project.store() as store:
         guideline = store.guideline()
         judging = {pair.rater for pair in store.pairs()}
-        raters = [_public(rater) for rater in store.raters() if rater.handle in judging]
-        pairs = store.counts().pairs
+        raters = [
+            {"handle": rater.public_name, "kind": rater.kind, "card": rater.public_card}
+            for rater in store.raters()
+            if rater.handle in judging
+        ]
+        pairs = len(store.pairs("train"))
     compared = latest(context.project, "compare", "finished")
     comparison = compared.result() if compared is not None else {}
     rewarded = find(context.project, policy["reward_run"]).result()

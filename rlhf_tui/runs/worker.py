@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from rlhf_tui import __version__
-from rlhf_tui.errors import UserError
+from rlhf_tui.errors import UserError, is_out_of_memory
 from rlhf_tui.project import Project, open_project
 from rlhf_tui.runs.control import Control, StopRequested, clear, stop_signal
 from rlhf_tui.runs.events import Done, EventSink, Launch
@@ -190,7 +190,7 @@ def _explained(run: RunFolder, error: BaseException) -> UserError:
     if isinstance(error, OSError) and error.errno in FULL:
         return DiskFull(Path(error.filename or run.path))
     reason = f"{type(error).__name__}: {error}".splitlines()[0]
-    if _is_out_of_memory(error):
+    if is_out_of_memory(error):
         lighter = LIGHTER.get(run.kind, ("adapters.rank",))
         return UserError(
             "The memory was not enough.",
@@ -198,12 +198,6 @@ def _explained(run: RunFolder, error: BaseException) -> UserError:
             todo=f"Lower {' or '.join(lighter)}; 'rlhf-tui fit' shows what needs how much.",
         )
     return UserError(f"The {run.kind} run broke off.", why=reason, todo=f"The traceback is in {run.log_path}.")
-
-
-def _is_out_of_memory(error: BaseException) -> bool:
-    """Whether memory ran out, on the card or off it; torch's error is known by its name alone."""
-    names = {cls.__name__ for cls in type(error).__mro__}
-    return bool(names & {"MemoryError", "OutOfMemoryError"}) or "can't allocate memory" in str(error)
 
 
 def _log(run: RunFolder, error: BaseException) -> None:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from rlhf_tui.model.decoder import Decoder
+
+Pooling = Literal["last", "mean"]
 
 
 @dataclass(frozen=True)
@@ -60,22 +63,35 @@ def pad(sequences: Sequence[Tokens], device: torch.device) -> Batch:
     return Batch(ids.to(device), prompts.to(device), lengths.to(device))
 
 
-def micro_batches(lengths: Sequence[int], most_tokens: int) -> list[list[int]]:
+def micro_batches(lengths: Sequence[int], most_tokens: int, rows: Sequence[int] | None = None) -> list[list[int]]:
     """Indices grouped so that rows · longest ≤ `most_tokens`, similar lengths together, longest group first.
 
-    The longest group comes first so that running out of memory happens in the first minute. A
-    sequence longer than the limit stands alone.
+    `rows` says how many rows each index brings along (default: one), all as long as its longest. The
+    longest group comes first so that running out of memory happens in the first minute. An index
+    beyond the limit stands alone.
     """
     groups: list[list[int]] = []
+    height = 0
     for index in sorted(range(len(lengths)), key=lambda i: (-lengths[i], i)):
-        if groups and (len(groups[-1]) + 1) * lengths[groups[-1][0]] <= most_tokens:
+        more = 1 if rows is None else rows[index]
+        if groups and (height + more) * lengths[groups[-1][0]] <= most_tokens:
             groups[-1].append(index)
+            height += more
         else:
             groups.append([index])
+            height = more
     return groups
 
 
-def last_hidden(decoder: Decoder, lower: Tensor, batch: Batch) -> Tensor:
-    """Hidden state of the active role at the last token of each row. → (rows, hidden)"""
+def pooled(decoder: Decoder, lower: Tensor, batch: Batch, pooling: Pooling) -> Tensor:
+    """One hidden state of the active role for each row. → (rows, hidden)
+
+    'last': that of the last token, found by length; 'mean': the mean over the response's tokens, in fp32.
+    """
     hidden = decoder.upper(lower)
-    return hidden[torch.arange(hidden.shape[0], device=hidden.device), batch.last]
+    if pooling == "last":
+        return hidden[torch.arange(hidden.shape[0], device=hidden.device), batch.last]
+    place = torch.arange(hidden.shape[1], device=hidden.device)[None]
+    inside = (place >= batch.prompt_lengths[:, None]) & (place < batch.lengths[:, None])
+    counts = inside.sum(dim=1, keepdim=True).clamp(min=1)
+    return torch.where(inside[..., None], hidden.float(), 0.0).sum(dim=1) / counts

@@ -1,40 +1,62 @@
-"""Checkpoints of a PPO run: everything from which the next update would come out the same.
+"""Checkpoints of a training: everything from which the next step would come out the same.
 
-The random draws of an update depend on the seed and its number alone, so adapters, heads,
-optimisers, the KL coefficient and the number of updates are the whole state. Tensors are stored as
-safetensors, never as pickles; a folder appears complete under its final name or not at all.
+The random draws of a step depend on the seed and its number alone, so that adapters, heads, optimisers, the number
+of steps and a few values of the trainer's own are the whole state. Tensors are stored as safetensors, never as
+pickles; a folder appears complete under its final name or not at all.
 """
 
 from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from safetensors.torch import load_file, save_file
 
 from rlhf_tui.errors import UserError
-from rlhf_tui.model.roles import ADAPTER_FILE, HEAD_FILE, WITH_HEAD, Role, file_sha256, replace_folder
-from rlhf_tui.training.ppo import LEARNING, Ppo
+from rlhf_tui.model.roles import ADAPTER_FILE, HEAD_FILE, WITH_HEAD, Role, Roles, file_sha256, replace_folder
 
 OPTIMISERS = "optimisers.safetensors"
+OWN = "own.safetensors"
 STATE = "state.json"
 KEPT = 2
 
 
-def save_checkpoint(ppo: Ppo, checkpoints: Path) -> Path:
+class Resumable(Protocol):
+    """A training that can be put down after any step and taken up again."""
+
+    roles: Roles
+    optimisers: dict[Role, torch.optim.AdamW]
+    done: int
+
+    def state(self) -> dict[str, Any]:
+        """What else decides the next step, as JSON."""
+        ...
+
+    def tensors(self) -> dict[str, torch.Tensor]:
+        """What else it keeps, on the CPU."""
+        ...
+
+    def resume(self, done: int, state: Mapping[str, Any], tensors: Mapping[str, torch.Tensor]) -> None:
+        """Be where another one was when it gave `state` and `tensors`."""
+        ...
+
+
+def save_checkpoint(training: Resumable, checkpoints: Path) -> Path:
     """Write `checkpoints/step-000012` and drop all but the newest ones; returns its folder."""
-    folder = checkpoints / f"step-{ppo.done:06d}"
+    folder = checkpoints / f"step-{training.done:06d}"
     beside = folder.with_name(folder.name + ".partial")
     shutil.rmtree(beside, ignore_errors=True)
     beside.mkdir(parents=True)
-    for role in LEARNING:
-        ppo.roles.save(role, beside / role, {"update": ppo.done})
-    save_file(_flat(ppo.optimisers), beside / OPTIMISERS)
+    for role in training.optimisers:
+        training.roles.save(role, beside / role, {"step": training.done})
+    save_file(_flat(training.optimisers), beside / OPTIMISERS)
+    save_file(training.tensors(), beside / OWN)
     files = {str(path.relative_to(beside)): file_sha256(path) for path in sorted(beside.rglob("*")) if path.is_file()}
-    state = {"v": 1, "done": ppo.done, "kl_coefficient": ppo.kl_coefficient, "files": files}
+    state = {"v": 2, "done": training.done, "own": training.state(), "files": files}
     (beside / STATE).write_text(json.dumps(state, indent=2) + "\n", encoding="utf-8")
     replace_folder(beside, folder)
     for old in sorted(checkpoints.glob("step-[0-9]*[0-9]"))[:-KEPT]:
@@ -42,42 +64,49 @@ def save_checkpoint(ppo: Ppo, checkpoints: Path) -> Path:
     return folder
 
 
-def newest_checkpoint(checkpoints: Path) -> Path | None:
-    """The newest undamaged checkpoint, or None. A damaged one is passed over."""
+def newest_checkpoint(checkpoints: Path, roles: Iterable[Role]) -> Path | None:
+    """The newest undamaged checkpoint of a training of these roles, or None. A damaged one is passed over."""
     for folder in sorted(checkpoints.glob("step-[0-9]*[0-9]"), reverse=True):
         try:
-            _read_state(folder)
+            _read_state(folder, roles)
         except UserError:
             continue
         return folder
     return None
 
 
-def load_checkpoint(ppo: Ppo, folder: Path) -> None:
-    """Put `ppo` where it was when the checkpoint was written. Raises UserError when a file is damaged."""
-    state = _read_state(folder)
-    for role in LEARNING:
-        ppo.roles.restore(role, folder / role)
+def load_checkpoint(training: Resumable, folder: Path) -> None:
+    """Put `training` where it was when the checkpoint was written. Raises UserError when a file is damaged."""
+    state = _read_state(folder, training.optimisers)
+    for role in training.optimisers:
+        training.roles.restore(role, folder / role)
     tensors = load_file(folder / OPTIMISERS)
-    for role, optimiser in ppo.optimisers.items():
+    for role, optimiser in training.optimisers.items():
         held = optimiser.state_dict()
         held["state"] = _unflat(tensors, role)
         optimiser.load_state_dict(held)
-    ppo.done = state["done"]
-    ppo.kl_coefficient = state["kl_coefficient"]
+    training.resume(state["done"], state["own"], load_file(folder / OWN))
 
 
-def _read_state(folder: Path) -> dict[str, Any]:
+def _read_state(folder: Path, roles: Iterable[Role]) -> dict[str, Any]:
     try:
         state: dict[str, Any] = json.loads((folder / STATE).read_text(encoding="utf-8"))
         damaged = [name for name, digest in state["files"].items() if file_sha256(folder / name) != digest]
-        int(state["done"]), float(state["kl_coefficient"])
+        int(state["done"]), dict(state["own"])
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"The checkpoint {folder} cannot be read.", why=str(error)) from None
-    needed = [f"{role}/{ADAPTER_FILE}" for role in LEARNING] + [f"{r}/{HEAD_FILE}" for r in LEARNING if r in WITH_HEAD]
+        raise UserError(
+            f"The checkpoint {folder} cannot be read.", why=str(error), todo="The one before it can still be used."
+        ) from None
+    needed = [OPTIMISERS, OWN]
+    for role in roles:
+        needed += [f"{role}/{ADAPTER_FILE}"] + ([f"{role}/{HEAD_FILE}"] if role in WITH_HEAD else [])
     damaged += [name for name in needed if name not in state["files"]]
     if damaged:
-        raise UserError(f"The checkpoint {folder} is damaged.", why=f"Not as it was written: {', '.join(damaged)}.")
+        raise UserError(
+            f"The checkpoint {folder} is damaged.",
+            why=f"Not as it was written: {', '.join(damaged)}.",
+            todo="The one before it can still be used.",
+        )
     return state
 
 

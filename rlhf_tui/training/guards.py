@@ -1,15 +1,19 @@
-"""Checks while PPO runs: each names what went wrong, why, and what to do."""
+"""Checks while a model trains: each names what went wrong, why, and what to do."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import NoReturn
 
 import torch
+from torch import Tensor
 
 from rlhf_tui.errors import UserError
+from rlhf_tui.model.roles import Roles
 from rlhf_tui.runs.events import Alert
 from rlhf_tui.settings import PpoSettings
+from rlhf_tui.training.batching import Pooling, Tokens, pad, pooled
 
 # what the log-probability of one token may differ by between two identical forward passes
 _FIRST_PASS_LIMIT = {torch.float32: 1e-4, torch.bfloat16: 0.5, torch.float16: 0.1}
@@ -80,3 +84,39 @@ def watch(values: Mapping[str, float], settings: PpoSettings) -> list[Alert]:
             )
         )
     return alerts
+
+
+def require_finite_features(features: Tensor, dtype: torch.dtype) -> None:
+    """Raise UserError when the base's own hidden states, (candidates, width), are NaN or infinite anywhere."""
+    broken = int((~torch.isfinite(features).all(dim=-1)).sum())
+    if broken:
+        _base_overflows(f"{broken} of {len(features)} candidates", dtype)
+
+
+def explain_reward_breakdown(roles: Roles, sequences: Sequence[Tokens], pooling: Pooling) -> NoReturn:
+    """Raise UserError that names why training the reward model met NaN or infinity on these completions."""
+    if not all(torch.isfinite(parameter).all() for parameter in roles.parameters("reward")):
+        raise UserError(
+            "Training the reward model broke down: a weight of its adapter or head is not a finite number.",
+            why="An earlier step has pushed it there, or the adapter it started from was broken.",
+            todo="Lower reward.learning_rate and reward.head_learning_rate, and start again.",
+        )
+    with torch.no_grad(), roles.reference():
+        for one in sequences:
+            batch = pad([one], roles.base.device)
+            if not torch.isfinite(pooled(roles.decoder, roles.decoder.lower(batch.ids), batch, pooling)).all():
+                _base_overflows(f"A completion of {len(one)} tokens", roles.base.dtype)
+    raise UserError(
+        "Training the reward model broke down: the gradient is not a finite number.",
+        why="The base and all weights are finite, so it is this step that is too large; usually the learning rate.",
+        todo="Lower reward.learning_rate and reward.head_learning_rate.",
+    )
+
+
+def _base_overflows(which: str, dtype: torch.dtype) -> NoReturn:
+    raise UserError(
+        "The base model itself gives numbers that are not finite: nothing can be learnt from them.",
+        why=f"{which} overflowed in {str(dtype).removeprefix('torch.')}, with all adapters off.",
+        todo="Use another quantisation or device (model.quantisation, model.device): 16-bit floats overflow with some "
+        "models.",
+    )

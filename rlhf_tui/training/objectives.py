@@ -48,7 +48,7 @@ def scale_to_unit_deviation(values: Tensor, mask: Tensor) -> Tensor:
 
 
 def bradley_terry(
-    chosen: Tensor, rejected: Tensor, *, ties: Tensor, margins: Tensor, label_smoothing: float, centre: float
+    chosen: Tensor, rejected: Tensor, *, ties: Tensor, margins: Tensor, label_smoothing: float | Tensor, centre: float
 ) -> Tensor:
     """Loss of each pair under the Bradley–Terry model. All tensors: (pairs,) → (pairs,).
 
@@ -58,7 +58,7 @@ def bradley_terry(
     scores around 0 (Eisenstein et al., 2023).
     """
     gap = chosen - rejected - margins * (1 - ties)
-    target = torch.where(ties > 0, torch.full_like(gap, 0.5), torch.full_like(gap, 1 - label_smoothing))
+    target = torch.where(ties > 0, 0.5, torch.ones_like(gap) - label_smoothing)
     loss = -(target * logsigmoid(gap) + (1 - target) * logsigmoid(-gap))
     return loss + centre * (chosen + rejected) ** 2
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -103,6 +104,21 @@ class Ppo:
             "seconds_scoring": scored - sampled,
             "seconds_update": finished - scored,
         }
+
+    # -- what a checkpoint holds --------------------------------------------------------------
+
+    def state(self) -> dict[str, Any]:
+        """What decides the next update beside weights and optimisers."""
+        return {"kl_coefficient": self.kl_coefficient}
+
+    def tensors(self) -> dict[str, torch.Tensor]:
+        """Nothing beside weights and optimisers."""
+        return {}
+
+    def resume(self, done: int, state: Mapping[str, Any], tensors: Mapping[str, torch.Tensor]) -> None:
+        """Be where another one was when it gave `state`; weights and optimisers are the caller's."""
+        self.done = done
+        self.kl_coefficient = float(state["kl_coefficient"])
 
     # -- one round ----------------------------------------------------------------------------
 

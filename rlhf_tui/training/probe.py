@@ -6,36 +6,30 @@ at once; training then starts from there (Kumar et al., 2022, "linear probing, t
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
-_STEPS = 50
-_TOLERANCE = 1e-9
+from rlhf_tui.assessment.bradley_terry import ridge_bradley_terry
+from rlhf_tui.training.features import Features
+from rlhf_tui.training.groups import Pair
 
 
-def ridge_bradley_terry(gaps: Tensor, targets: Tensor, weights: Tensor, *, ridge: float) -> Tensor:
-    """The weight vector that minimises Σ w·cross-entropy(σ(gap·u), target) + ridge/2·|u|².
+def head_start(
+    features: Features, pairs: Sequence[Pair], label_smoothing: float, ridge: float
+) -> tuple[Tensor, Tensor]:
+    """Weight (width,) and bias () of a head on the base's features, in fp64; its scores average to 0 on `pairs`.
 
-    gaps: (pairs, width) features of the better minus the worse; targets: (pairs,) in [0, 1], ½ for a
-    tie; weights: (pairs,). Returns u: (width,) in fp64. By Newton's method on the dual, u = gapsᵀ·a,
-    whose size is the number of pairs; the problem is convex, so that the answer is the only one.
+    `label_smoothing` is for pairs that have none of their own; `ridge` is for features in units of their deviation.
     """
-    x, y, w = gaps.double(), targets.double(), weights.double()
-    kernel = x @ x.T
-    a = torch.zeros(len(x), dtype=torch.float64)
-    for _ in range(_STEPS):
-        p = torch.sigmoid(kernel @ a)
-        residual = ridge * a + w * (p - y)
-        step = torch.linalg.solve(
-            ridge * torch.eye(len(x), dtype=torch.float64) + (w * p * (1 - p))[:, None] * kernel, residual
-        )
-        a = a - step
-        if float(step.abs().max()) < _TOLERANCE:
-            break
-    return x.T @ a
-
-
-def standardised(features: Tensor) -> tuple[Tensor, Tensor]:
-    """Features in units of their deviation, and that deviation. (rows, width) → (rows, width), (width,)"""
-    deviation = features.double().std(dim=0, unbiased=False).clamp(min=1e-6)
-    return features.double() / deviation, deviation
+    candidates = features.of([pair.chosen for pair in pairs] + [pair.rejected for pair in pairs]).double()
+    deviation = candidates.std(dim=0, unbiased=False).clamp(min=1e-6)
+    scaled = candidates / deviation
+    smoothing = [label_smoothing if pair.smoothing is None else pair.smoothing for pair in pairs]
+    targets = [0.5 if pair.tie else 1 - slips for pair, slips in zip(pairs, smoothing, strict=True)]
+    found = ridge_bradley_terry(
+        (scaled[: len(pairs)] - scaled[len(pairs) :]).numpy(), targets, [pair.weight for pair in pairs], ridge=ridge
+    )
+    weight = torch.from_numpy(found) / deviation
+    return weight, -(candidates @ weight).mean()

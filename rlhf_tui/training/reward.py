@@ -1,37 +1,31 @@
-"""The reward model: a score for a completion, learnt from judged pairs (Bradley–Terry, last-token pooling)."""
+"""The reward model: a score for a completion, learnt from judged pairs (Bradley–Terry)."""
 
 from __future__ import annotations
 
+import math
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from rlhf_tui.errors import UserError
-from rlhf_tui.model.roles import Roles
+from rlhf_tui.model.roles import Role, Roles
 from rlhf_tui.runs.events import EventSink, Metric, Progress, Stage
 from rlhf_tui.settings import RewardSettings
-from rlhf_tui.training import objectives
-from rlhf_tui.training.batching import Batch, Tokens, last_hidden, micro_batches, pad
+from rlhf_tui.training import guards, objectives
+from rlhf_tui.training.backoff import MicroBatching
+from rlhf_tui.training.batching import Tokens
+from rlhf_tui.training.features import Features, base_features, score_tokens
+from rlhf_tui.training.groups import Chunk, Group, Pair, candidates_of, dealt, fits, grouped, parts_of
 from rlhf_tui.training.memory import measure
 from rlhf_tui.training.optimisation import adam, cosine, set_rate
-from rlhf_tui.training.probe import ridge_bradley_terry, standardised
+from rlhf_tui.training.probe import head_start
 
+_HELDOUT = -1  # in the place of an optimiser batch's number
 _KEPT_BYTES = 512 * 2**20  # shared layers' results kept between epochs, on the CPU
-
-
-@dataclass(frozen=True)
-class Pair:
-    """Two completions of one prompt, the better one first (a tie has no order)."""
-
-    chosen: Tokens
-    rejected: Tokens
-    tie: bool
-    strength: int
-    """1 better, 2 much better"""
-    weight: float
 
 
 @dataclass(frozen=True)
@@ -52,41 +46,316 @@ class Trained:
 
     train: PairScores
     heldout: PairScores
-    mean: float
-    """Mean score of the training candidates: what PPO subtracts."""
-    deviation: float
-    """Their standard deviation: what PPO divides by."""
+    epochs: int
+    """how many were run"""
+    kept_epoch: int
+    """the one whose weights stand; 0: the head fitted to the base's features, the adapter untouched"""
+    stopped_early: bool
+    steps: int
+    back_offs: int
+    checkpointing: bool
+
+    @property
+    def mean(self) -> float:
+        """Mean score of the training candidates."""
+        return float(torch.cat([self.train.chosen, self.train.rejected]).mean())
+
+    @property
+    def deviation(self) -> float:
+        """Standard deviation of the scores of the training candidates."""
+        return max(float(torch.cat([self.train.chosen, self.train.rejected]).std(unbiased=False)), 1e-6)
 
 
-class _Chunk:
-    """Some pairs in one forward pass: rows 0..n-1 chosen, n..2n-1 rejected, padded together."""
+@dataclass(frozen=True)
+class _Best:
+    """The weights that did best on the held-out pairs so far."""
 
-    def __init__(self, roles: Roles, pairs: Sequence[Pair], members: Sequence[int]) -> None:
-        device = roles.base.device
-        self.members = list(members)
-        chosen = [pairs[i].chosen for i in members]
-        self.batch: Batch = pad(chosen + [pairs[i].rejected for i in members], device)
-        self.ties = torch.tensor([float(pairs[i].tie) for i in members], device=device)
-        self.extra = torch.tensor([float(max(0, pairs[i].strength - 1)) for i in members], device=device)
-        self.weights = torch.tensor([pairs[i].weight for i in members], device=device)
-        self._roles = roles
-        self._lower: Tensor | None = None
+    epoch: int
+    loss: float
+    weights: Mapping[str, Tensor]
 
-    def features(self) -> tuple[Tensor, Tensor]:
-        """Last hidden states under the active role: chosen (pairs, width), rejected (pairs, width)."""
-        lower = self._lower if self._lower is not None else self._roles.decoder.lower(self.batch.ids)
-        hidden = last_hidden(self._roles.decoder, lower, self.batch)
-        return hidden[: len(self.members)], hidden[len(self.members) :]
 
-    def scores(self) -> tuple[Tensor, Tensor]:
-        """Scores of the active reward role: chosen (pairs,), rejected (pairs,)."""
-        chosen, rejected = self.features()
-        head = self._roles.head("reward")
-        return head(chosen), head(rejected)
+class RewardTrainer:
+    """One reward model in training: its batches, its optimiser, where it stands, and the best it has been.
 
-    def keep_lower(self) -> None:
-        """Keep the shared layers' result, so that later epochs start from it."""
-        self._lower = self._roles.decoder.lower(self.batch.ids)
+    Everything random is drawn from generators seeded with the seed and the epoch, so that `done`, the weights, the
+    optimiser and the best weights are all the state there is.
+    """
+
+    def __init__(
+        self,
+        roles: Roles,
+        train: Sequence[Pair],
+        heldout: Sequence[Pair],
+        settings: RewardSettings,
+        *,
+        seed: int,
+        emit: EventSink,
+        features: Features | None = None,
+    ) -> None:
+        self.roles = roles
+        self.done = 0
+        self._settings, self._seed, self._emit, self._features = settings, seed, emit, features
+        self._train, self._heldout = list(train), list(heldout)
+        usable = [index for index, pair in enumerate(train) if settings.ties == "half" or not pair.tie]
+        if not usable:
+            raise UserError(
+                "There is no pair to learn from.",
+                why="All judgements are ties, and reward.ties is 'drop'.",
+                todo="Judge more pairs, or set reward.ties to 'half'.",
+            )
+        self._usable = usable
+        self._batches = dealt(grouped(train, usable), settings.batch_pairs, seed)
+        self._checked = grouped(heldout, range(len(heldout)))
+        self.sizes = MicroBatching(roles.base, settings.micro_batch_tokens, settings.checkpointing)
+        self.optimisers: dict[Role, torch.optim.AdamW] = {
+            "reward": adam(
+                roles,
+                "reward",
+                adapter_rate=settings.learning_rate,
+                head_rate=settings.head_learning_rate,
+                weight_decay=settings.weight_decay,
+            )
+        }
+        self._best: _Best | None = None
+        self._stale = 0
+        self._stopped = False
+        self._measured: PairScores | None = None  # the held-out pairs, by the weights as they are
+        self._chunks: dict[int, list[Chunk]] = {}
+        self._cut_for = self.sizes.most_tokens
+        self._room = 0
+
+    # -- what a checkpoint holds --------------------------------------------------------------
+
+    def state(self) -> dict[str, Any]:
+        """All that decides the next step beside weights and optimisers, as JSON."""
+        best = {"epoch": self._best.epoch, "loss": self._best.loss} if self._best else None
+        return {
+            "best": best,
+            "stale": self._stale,
+            "stopped": self._stopped,
+            "most_tokens": self.sizes.most_tokens,
+            "recompute": self.sizes.recompute,
+            "back_offs": self.sizes.back_offs,
+        }
+
+    def tensors(self) -> dict[str, Tensor]:
+        """The best weights so far."""
+        return {name: tensor.contiguous() for name, tensor in (self._best.weights if self._best else {}).items()}
+
+    def resume(self, done: int, state: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
+        """Be where another trainer was when it gave `state` and `tensors`; weights and optimisers are the caller's."""
+        self.done = done
+        best = state["best"]
+        self._best = _Best(best["epoch"], best["loss"], dict(tensors)) if best else None
+        self._stale, self._stopped = state["stale"], state["stopped"]
+        self.sizes.most_tokens, self.sizes.recompute = state["most_tokens"], state["recompute"]
+        self.sizes.back_offs = state["back_offs"]
+
+    # -- training -----------------------------------------------------------------------------
+
+    @property
+    def steps(self) -> int:
+        return self._settings.epochs * len(self._batches)
+
+    def run(self, *, save: Callable[[RewardTrainer], None], boundary: Callable[[Callable[[], None]], None]) -> Trained:
+        """Train to the end, from wherever it stands. Emits a Metric for each step and each epoch.
+
+        `save` is called after every reward.save_every steps and every epoch; `boundary` between steps, with what
+        saves: it may raise to stop. Raises UserError when a number is not finite or the adapter does not move.
+        """
+        if self.done == 0:
+            self._start()
+        self._emit(Progress(self.done, self.steps, "steps"))
+        while self.done < self.steps and not self._stopped:
+            epoch, place = divmod(self.done, len(self._batches))
+            if place == 0:
+                self._emit(Stage("training", f"epoch {epoch + 1} of {self._settings.epochs}"))
+            order = random.Random(self._seed * 1_000_003 + epoch).sample(range(len(self._batches)), len(self._batches))
+            self._step(order[place])
+            if place + 1 == len(self._batches):
+                self._end_epoch(epoch + 1)
+            if place + 1 == len(self._batches) or self.done % self._settings.save_every == 0:
+                save(self)
+            boundary(lambda: save(self))
+        return self._finish()
+
+    def _start(self) -> None:
+        """Give the head the ridge Bradley–Terry weights on the base's features, which average to a score of 0."""
+        if self._settings.probe_ridge <= 0:
+            return
+        self._emit(Stage("fitting the head on the base's features"))
+        pairs = [self._train[index] for index in self._usable]
+        if self._features is None:
+            self._features = base_features(self.roles, candidates_of(pairs), self._settings.pooling, self.sizes)
+        guards.require_finite_features(self._features.values, self.roles.base.dtype)
+        weight, bias = head_start(self._features, pairs, self._settings.label_smoothing, self._settings.probe_ridge)
+        head = self.roles.head("reward")
+        with torch.no_grad():
+            head.weight.copy_(weight)
+            head.bias.copy_(bias)
+        if self._settings.patience:  # nobody asks how good the head alone is when the last epoch is kept anyway
+            self._end_epoch(0)
+
+    def _step(self, number: int) -> None:
+        settings = self._settings
+        rate = set_rate(self.optimisers["reward"], cosine(self.done, self.steps, round(settings.warmup * self.steps)))
+        first = self.done == 0
+        before = [p.detach().clone() for p in self._matrices()] if first else []
+        with self.roles.learning("reward"):
+            values = self.sizes.survive(lambda: self._gradients(number), lambda: self._sizes(self._batches[number]))
+            norm = torch.nn.utils.clip_grad_norm_(self.roles.parameters("reward"), settings.max_grad_norm)
+            finite = bool(torch.isfinite(norm))
+            if finite:
+                self.optimisers["reward"].step()
+            self.optimisers["reward"].zero_grad(set_to_none=True)
+        if not finite:
+            guards.explain_reward_breakdown(
+                self.roles, [one for group in self._batches[number] for one in group.candidates], settings.pooling
+            )
+        if first and all(torch.equal(old, new) for old, new in zip(before, self._matrices(), strict=True)):
+            raise UserError(
+                "The reward adapter did not move.",
+                why="Its weights are the same after the first step as before.",
+                todo="Raise reward.learning_rate.",
+            )
+        self.done, self._measured = self.done + 1, None
+        self._emit(Metric(self.done, values | {"grad_norm": float(norm), "lr": rate}))
+        self._emit(Progress(self.done, self.steps, "steps"))
+        if first:
+            self._emit(measure("reward update", self.roles.base.device))
+
+    def _gradients(self, number: int) -> dict[str, float]:
+        """The gradients of one optimiser batch, and what to show of it. Micro-batches add up to the same sums."""
+        settings = self._settings
+        self.optimisers["reward"].zero_grad(set_to_none=True)
+        chunks = self._cut(number, self._batches[number])
+        whole = sum(float(chunk.weights.sum()) for chunk in chunks)
+        loss_sum, right, gap_sum, count = 0.0, 0.0, 0.0, 0
+        for chunk in chunks:
+
+            def loss_of(scores: Tensor, chunk: Chunk = chunk) -> Tensor:
+                losses = objectives.bradley_terry(
+                    scores[chunk.better],
+                    scores[chunk.worse],
+                    ties=chunk.ties,
+                    margins=settings.margin * chunk.extra,
+                    label_smoothing=chunk.smoothing,
+                    centre=settings.centre,
+                )
+                return (chunk.weights * losses).sum() / whole
+
+            with self.sizes.forward():
+                scores = chunk.learn(settings.pooling, loss_of)
+            loss_sum += float(loss_of(scores))
+            gaps = scores[chunk.better] - scores[chunk.worse]
+            right += float(_right(gaps, chunk.ties).sum())
+            gap_sum += float(gaps.sum())
+            count += len(chunk.members)
+        return {"loss": loss_sum, "accuracy": right / count, "margin": gap_sum / count}
+
+    def _end_epoch(self, epoch: int) -> None:
+        """Measure the held-out pairs, remember the best weights, and stop when they stay behind."""
+        if not self._heldout:
+            return
+        self._measured = self._heldout_scores()
+        values = _heldout_metrics(self._measured, self._heldout)
+        loss = values["heldout_loss"]
+        if not math.isfinite(loss):
+            guards.explain_reward_breakdown(self.roles, candidates_of(self._heldout), self._settings.pooling)
+        self._emit(Metric(self.done, values))
+        if self._settings.patience == 0:
+            return
+        if self._best is None or loss < self._best.loss:
+            self._best, self._stale = _Best(epoch, loss, self._weights()), 0
+        else:
+            self._stale += 1
+            self._stopped = self._stale >= self._settings.patience
+
+    def _finish(self) -> Trained:
+        """The weights that stay, and what they say of all pairs."""
+        epochs = self.done // len(self._batches)
+        kept = epochs
+        if self._best is not None and self._best.epoch != epochs:
+            kept, self._measured = self._best.epoch, None
+            self._take(self._best.weights)
+        return Trained(
+            train=self._train_scores(),
+            heldout=self._measured or self._heldout_scores(),
+            epochs=epochs,
+            kept_epoch=kept,
+            stopped_early=self._stopped and self.done < self.steps,
+            steps=self.done,
+            back_offs=self.sizes.back_offs,
+            checkpointing=self.sizes.recompute,
+        )
+
+    # -- parts --------------------------------------------------------------------------------
+
+    def _matrices(self) -> list[torch.nn.Parameter]:
+        return [parameter for parameter in self.roles.parameters("reward") if parameter.ndim == 2]
+
+    def _weights(self) -> dict[str, Tensor]:
+        """A copy of adapter and head, on the CPU."""
+        own = self.roles.parameters("reward")
+        return {f"{place:05d}": parameter.detach().cpu().clone() for place, parameter in enumerate(own)}
+
+    @torch.no_grad()
+    def _take(self, weights: Mapping[str, Tensor]) -> None:
+        for place, parameter in enumerate(self.roles.parameters("reward")):
+            parameter.copy_(weights[f"{place:05d}"])
+
+    def _train_scores(self) -> PairScores:
+        """Scores of all training pairs, those of dropped ties too."""
+        found: dict[Tokens, Tensor] = {}
+        for number, batch in enumerate(self._batches):
+            found |= self._scores(number, batch)
+        rest = [one for one in candidates_of(self._train) if one not in found]
+        found |= dict(zip(rest, score_tokens(self.roles, rest, self._settings.pooling, self.sizes), strict=True))
+        return _of_pairs(found, self._train)
+
+    def _heldout_scores(self) -> PairScores:
+        return _of_pairs(self._scores(_HELDOUT, self._checked), self._heldout)
+
+    def _scores(self, number: int, groups: Sequence[Group]) -> dict[Tokens, Tensor]:
+        """Score of each candidate of these groups, on the CPU."""
+
+        def run() -> dict[Tokens, Tensor]:
+            found: dict[Tokens, Tensor] = {}
+            for chunk in self._cut(number, groups):
+                found |= zip(chunk.sequences, chunk.scores(self._settings.pooling).cpu(), strict=True)
+            return found
+
+        if not groups:
+            return {}
+        with torch.no_grad(), self.roles.acting("reward"):
+            return self.sizes.survive(run, lambda: self._sizes(groups))
+
+    def _cut(self, number: int, groups: Sequence[Group]) -> list[Chunk]:
+        """The forward passes of an optimiser batch (or of the held-out pairs), cut once for each size.
+
+        On the CPU the shared layers run once for all epochs, as far as keeping their results takes little memory.
+        """
+        if self._cut_for != self.sizes.most_tokens:
+            self._chunks.clear()
+            self._cut_for, self._room = self.sizes.most_tokens, 0
+        if number not in self._chunks:
+            parts = fits(groups, self.sizes.most_tokens)
+            pairs = self._heldout if number == _HELDOUT else self._train
+            smoothing, most = self._settings.label_smoothing, self.sizes.most_tokens
+            chunks = [Chunk(self.roles, pairs, part, smoothing=smoothing, most_tokens=most) for part in parts]
+            if self.roles.base.device.type == "cpu" and self.roles.shares_layers:
+                for chunk in chunks:
+                    if self._room < _KEPT_BYTES:
+                        self._room += chunk.keep_lower()
+            self._chunks[number] = chunks
+        return self._chunks[number]
+
+    def _sizes(self, groups: Sequence[Group]) -> tuple[int, int]:
+        """Tokens of the largest forward pass of these groups, and of the longest candidate."""
+        chunks = fits(groups, self.sizes.most_tokens)
+        parts = [part for chunk in chunks for part in parts_of(chunk, self.sizes.most_tokens)]
+        return max(len(part) * max(map(len, part)) for part in parts), max(group.longest for group in groups)
 
 
 def train_reward(
@@ -99,114 +368,15 @@ def train_reward(
     emit: EventSink,
     boundary: Callable[[], None],
 ) -> Trained:
-    """Train the 'reward' role on `train`; `heldout` is only measured.
-
-    Emits a Metric for each optimiser step and for each epoch; `boundary` is called between steps and
-    may raise to stop. Raises UserError when a loss is not finite or the adapter did not move.
-    """
-    emit(Stage("running the shared layers"))
-    batches = _batches(roles, train, settings, seed)
-    if not batches:
-        raise UserError(
-            "There is no pair to learn from.",
-            why="All judgements are ties, and reward.ties is 'drop'.",
-            todo="Judge more pairs, or set reward.ties to 'half'.",
-        )
-    heldout_chunks = _chunks(roles, heldout, range(len(heldout)), settings.micro_batch_tokens)
-    _keep_what_fits(roles, [chunk for batch in batches for chunk in batch] + heldout_chunks)
-    if settings.probe_ridge > 0:
-        emit(Stage("fitting the head on the base's features"))
-        _start_head(roles, [chunk for batch in batches for chunk in batch], settings)
-        emit(Metric(0, _heldout_metrics(_score(roles, heldout_chunks, len(heldout)), heldout)))
-    optimiser = adam(
-        roles,
-        "reward",
-        adapter_rate=settings.learning_rate,
-        head_rate=settings.head_learning_rate,
-        weight_decay=settings.weight_decay,
-    )
-    before = roles.fingerprint("reward")
-    steps = settings.epochs * len(batches)
-    heldout_scores = PairScores(torch.zeros(0), torch.zeros(0))
-    order = random.Random(seed)
-    step = 0
-    emit(Progress(0, steps, "steps"))
-    for epoch in range(settings.epochs):
-        emit(Stage("training", f"epoch {epoch + 1} of {settings.epochs}"))
-        for batch in order.sample(batches, len(batches)):
-            rate = set_rate(optimiser, cosine(step, steps, round(settings.warmup * steps)))
-            values = _step(roles, batch, optimiser, settings)
-            step += 1
-            emit(Metric(step, values | {"lr": rate}))
-            emit(Progress(step, steps, "steps"))
-            if step == 1:
-                emit(measure("reward update", roles.base.device))
-            boundary()
-        heldout_scores = _score(roles, heldout_chunks, len(heldout))
-        emit(Metric(step, _heldout_metrics(heldout_scores, heldout)))
-    if roles.fingerprint("reward") == before:
-        raise UserError(
-            "The reward adapter did not move.",
-            why="Its weights are the same after training as before.",
-            todo="Raise reward.learning_rate or reward.epochs.",
-        )
-    used = [chunk for batch in batches for chunk in batch]
-    members = {index for chunk in used for index in chunk.members}
-    left_out = [index for index in range(len(train)) if index not in members]
-    scored = _score(roles, used + _chunks(roles, train, left_out, settings.micro_batch_tokens), len(train))
-    everything = torch.cat([scored.chosen, scored.rejected])
-    return Trained(
-        train=scored,
-        heldout=heldout_scores,
-        mean=float(everything.mean()),
-        deviation=max(float(everything.std(unbiased=False)), 1e-6),
-    )
+    """Train the 'reward' role on `train` in one go; `heldout` decides when to stop and is never learnt from."""
+    trainer = RewardTrainer(roles, train, heldout, settings, seed=seed, emit=emit)
+    return trainer.run(save=lambda trainer: None, boundary=lambda save: boundary())
 
 
-def score_tokens(roles: Roles, sequences: Sequence[Tokens], *, micro_batch_tokens: int) -> Tensor:
-    """Raw scores of completions by the 'reward' role. → (sequences,) fp32 on the CPU, no gradient."""
-    scores = torch.zeros(len(sequences))
-    with torch.no_grad(), roles.acting("reward"):
-        for members in micro_batches([len(one) for one in sequences], micro_batch_tokens):
-            batch = pad([sequences[i] for i in members], roles.base.device)
-            hidden = last_hidden(roles.decoder, roles.decoder.lower(batch.ids), batch)
-            scores[members] = roles.head("reward")(hidden).cpu()
-    return scores
-
-
-def _step(
-    roles: Roles, batch: Sequence[_Chunk], optimiser: torch.optim.Optimizer, settings: RewardSettings
-) -> dict[str, float]:
-    whole = sum(float(chunk.weights.sum()) for chunk in batch)
-    loss_sum, right, gap_sum, count = 0.0, 0.0, 0.0, 0
-    with roles.learning("reward"):
-        for chunk in batch:
-            chosen, rejected = chunk.scores()
-            losses = objectives.bradley_terry(
-                chosen,
-                rejected,
-                ties=chunk.ties,
-                margins=settings.margin * chunk.extra,
-                label_smoothing=settings.label_smoothing,
-                centre=settings.centre,
-            )
-            loss = (chunk.weights * losses).sum() / whole
-            torch.autograd.backward(loss)
-            loss_sum += float(loss.detach())
-            gaps = (chosen - rejected).detach()
-            right += float(_right(gaps, chunk.ties).sum())
-            gap_sum += float(gaps.sum())
-            count += len(chunk.members)
-        norm = torch.nn.utils.clip_grad_norm_(roles.parameters("reward"), settings.max_grad_norm)
-        if not torch.isfinite(norm):
-            raise UserError(
-                "Training the reward model broke down: the gradient is not a finite number.",
-                why="The learning rate is probably too high.",
-                todo="Lower reward.learning_rate and reward.head_learning_rate.",
-            )
-        optimiser.step()
-        optimiser.zero_grad(set_to_none=True)
-    return {"loss": loss_sum, "accuracy": right / count, "margin": gap_sum / count, "grad_norm": float(norm)}
+def _of_pairs(scores: Mapping[Tokens, Tensor], pairs: Sequence[Pair]) -> PairScores:
+    if not pairs:
+        return PairScores(torch.zeros(0), torch.zeros(0))
+    return PairScores(*(torch.stack([scores[getattr(p, side)] for p in pairs]) for side in ("chosen", "rejected")))
 
 
 def _right(gaps: Tensor, ties: Tensor) -> Tensor:
@@ -214,35 +384,7 @@ def _right(gaps: Tensor, ties: Tensor) -> Tensor:
     return torch.where(ties > 0, 0.5, (gaps > 0).float() + 0.5 * (gaps == 0).float())
 
 
-def _start_head(roles: Roles, chunks: Sequence[_Chunk], settings: RewardSettings) -> None:
-    """Give the head the ridge Bradley–Terry weights on the base's features, which average to a score of 0."""
-    with torch.no_grad(), roles.acting("reward"):
-        pairs = [tuple(side.float().cpu() for side in chunk.features()) for chunk in chunks]
-    chosen, rejected = (torch.cat([pair[side] for pair in pairs]) for side in (0, 1))
-    scaled, deviation = standardised(torch.cat([chosen, rejected]))
-    ties = torch.cat([chunk.ties for chunk in chunks]).cpu()
-    targets = torch.where(ties > 0, 0.5, 1 - settings.label_smoothing)
-    weights = torch.cat([chunk.weights for chunk in chunks]).cpu()
-    gaps = scaled[: len(chosen)] - scaled[len(chosen) :]
-    found = ridge_bradley_terry(gaps, targets, weights, ridge=settings.probe_ridge) / deviation
-    head = roles.head("reward")
-    with torch.no_grad():
-        head.weight.copy_(found)
-        head.bias.copy_(-(torch.cat([chosen, rejected]).double() @ found).mean())
-
-
-def _score(roles: Roles, chunks: Sequence[_Chunk], count: int) -> PairScores:
-    chosen, rejected = torch.zeros(count), torch.zeros(count)
-    with torch.no_grad(), roles.acting("reward"):
-        for chunk in chunks:
-            first, second = chunk.scores()
-            chosen[chunk.members], rejected[chunk.members] = first.cpu(), second.cpu()
-    return PairScores(chosen, rejected)
-
-
 def _heldout_metrics(scores: PairScores, pairs: Sequence[Pair]) -> dict[str, float]:
-    if not pairs:
-        return {}
     ties = torch.tensor([float(pair.tie) for pair in pairs])
     decided = ties == 0
     losses = objectives.bradley_terry(
@@ -252,30 +394,3 @@ def _heldout_metrics(scores: PairScores, pairs: Sequence[Pair]) -> dict[str, flo
     if decided.any():
         values["heldout_accuracy"] = float(_right(scores.gaps, ties)[decided].mean())
     return values
-
-
-def _batches(roles: Roles, pairs: Sequence[Pair], settings: RewardSettings, seed: int) -> list[list[_Chunk]]:
-    """Optimiser batches, drawn once; each cut into forward passes of similar length."""
-    kept = [i for i, pair in enumerate(pairs) if settings.ties == "half" or not pair.tie]
-    shuffled = random.Random(seed).sample(kept, len(kept))
-    cuts = range(0, len(shuffled), settings.batch_pairs)
-    return [
-        _chunks(roles, pairs, shuffled[start : start + settings.batch_pairs], settings.micro_batch_tokens)
-        for start in cuts
-    ]
-
-
-def _chunks(roles: Roles, pairs: Sequence[Pair], members: Sequence[int], most_tokens: int) -> list[_Chunk]:
-    lengths = [2 * max(len(pairs[i].chosen), len(pairs[i].rejected)) for i in members]
-    return [_Chunk(roles, pairs, [members[i] for i in group]) for group in micro_batches(lengths, most_tokens)]
-
-
-def _keep_what_fits(roles: Roles, chunks: Sequence[_Chunk]) -> None:
-    """On the CPU, run the shared layers once for all epochs, as far as that takes little memory."""
-    width = roles.base.model.config.get_text_config().hidden_size
-    room = _KEPT_BYTES if roles.base.device.type == "cpu" and roles.shares_layers else 0
-    for chunk in chunks:
-        room -= chunk.batch.ids.numel() * width * 4
-        if room < 0:
-            return
-        chunk.keep_lower()

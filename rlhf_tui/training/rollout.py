@@ -18,15 +18,16 @@ from rlhf_tui.model.logprobs import token_logprobs, unembedding_of
 from rlhf_tui.model.roles import Roles
 from rlhf_tui.settings import PpoSettings
 from rlhf_tui.training import objectives
-from rlhf_tui.training.batching import Batch, Tokens, last_hidden, micro_batches, pad
+from rlhf_tui.training.batching import Batch, Pooling, Tokens, micro_batches, pad, pooled
 
 
 @dataclass(frozen=True)
 class Scoring:
-    """How raw scores become rewards: the reward model's mean and deviation on its training candidates."""
+    """How the reward model is read: mean and deviation of its scores on reference completions, and its pooling."""
 
     mean: float
     deviation: float
+    pooling: Pooling = "last"
 
 
 @dataclass
@@ -140,7 +141,7 @@ def evaluate_rollout(
             one.values = response_values(roles, one)
     with roles.acting("reward"):
         for one in experiences:
-            one.raw_scores = roles.head("reward")(last_hidden(roles.decoder, one.lower, one.batch))
+            one.raw_scores = roles.head("reward")(pooled(roles.decoder, one.lower, one.batch, scoring.pooling))
             one.scores = shaped_scores(one.raw_scores, one.ended, settings, scoring)
     for one in experiences:
         kl = objectives.kl_k1(one.logprobs, one.reference)

@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from rlhf_tui.model.roles import Roles
-from rlhf_tui.training.batching import Batch, Tokens, last_hidden, micro_batches, pad
+from rlhf_tui.training.backoff import MicroBatching
+from rlhf_tui.training.batching import Batch, Pooling, Tokens, micro_batches, pad, pooled
+from rlhf_tui.training.features import score_tokens
 from rlhf_tui.training.optimisation import adam, cosine, linear, set_rate
-from rlhf_tui.training.reward import score_tokens
 from rlhf_tui.training.rollout import bare_experiences, deal, response_logprobs, response_values
 
 CPU = torch.device("cpu")
@@ -56,7 +57,7 @@ def test_padding_by_hand() -> None:
 
 
 def scores_of(roles: Roles, sequences: Sequence[Tokens], most: int) -> list[Tensor]:
-    return list(score_tokens(roles, sequences, micro_batch_tokens=most)[:, None])
+    return list(score_tokens(roles, sequences, "last", MicroBatching(roles.base, most, "off"))[:, None])
 
 
 def logprobs_of(roles: Roles, sequences: Sequence[Tokens], most: int) -> list[Tensor]:
@@ -98,8 +99,11 @@ def test_a_sequence_alone_in_a_batch_and_with_longer_neighbours_is_the_same(
     assert len({round(float(one[-1]), 4) for one in alone}) > 5  # and they are not all one number
 
 
+@pytest.mark.parametrize("pooling", ["last", "mean"])
 @pytest.mark.parametrize("layers", [0, 2])
-def test_no_result_depends_on_the_pad_id(layers: int, fresh_roles: FreshRoles, draw_tokens: Draw) -> None:
+def test_no_result_depends_on_the_pad_id(
+    layers: int, pooling: Pooling, fresh_roles: FreshRoles, draw_tokens: Draw
+) -> None:
     roles = fresh_roles(layers=layers)
     batch = pad(draw_tokens(8), CPU)
     inside = torch.arange(batch.ids.shape[1]) < batch.lengths[:, None]
@@ -110,7 +114,7 @@ def test_no_result_depends_on_the_pad_id(layers: int, fresh_roles: FreshRoles, d
         for filling in (0, 2, 77, 300):  # 2 is the end of turn
             ids = torch.where(padded, filling, batch.ids)
             other = Batch(ids, batch.prompt_lengths, batch.lengths)
-            results.append(last_hidden(roles.decoder, roles.decoder.lower(ids), other))
+            results.append(pooled(roles.decoder, roles.decoder.lower(ids), other, pooling))
     assert all(torch.equal(results[0], one) for one in results[1:])
 
 

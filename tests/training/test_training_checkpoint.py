@@ -98,7 +98,7 @@ def test_a_run_that_was_cut_off_goes_on_bit_for_bit(
     assert measured(events) == {1: wanted[1], 2: wanted[2]}
 
     second = learner(fresh_roles(layers=layers), prompts(5))
-    checkpoint = newest_checkpoint(tmp_path / "cut")
+    checkpoint = newest_checkpoint(tmp_path / "cut", LEARNING)
     assert checkpoint is not None
     load_checkpoint(second, checkpoint)
     assert second.done == 2
@@ -152,7 +152,7 @@ def test_the_newest_two_are_kept(fresh_roles: FreshRoles, prompts: Prompts, tmp_
     current = learner(fresh_roles(layers=2), prompts(5), save_every=1, epochs=1)
     train(current, tmp_path)
     assert saved(tmp_path) == ["step-000003", "step-000004"]
-    newest = newest_checkpoint(tmp_path)
+    newest = newest_checkpoint(tmp_path, LEARNING)
     assert newest is not None
     assert newest.name == "step-000004"
 
@@ -167,8 +167,8 @@ def test_saving_twice_at_the_same_update_leaves_one(fresh_roles: FreshRoles, pro
 
 
 def test_an_empty_or_missing_folder_has_no_checkpoint(tmp_path: Path) -> None:
-    assert newest_checkpoint(tmp_path) is None
-    assert newest_checkpoint(tmp_path / "nowhere") is None
+    assert newest_checkpoint(tmp_path, LEARNING) is None
+    assert newest_checkpoint(tmp_path / "nowhere", LEARNING) is None
 
 
 def _truncate(path: Path) -> None:
@@ -188,19 +188,19 @@ def _flip(path: Path) -> None:
 )
 def test_a_damaged_newest_checkpoint_is_passed_over(file: str, damage: Callable[[Path], None], made: Path) -> None:
     damage(made / "step-000002" / file)
-    newest = newest_checkpoint(made)
+    newest = newest_checkpoint(made, LEARNING)
     assert newest is not None
     assert newest.name == "step-000001"
 
 
 @pytest.mark.parametrize(
     "text",
-    ["", "{", "\0" * 300, "[]", "null", '{"v": 1}', '{"v": 1, "done": 2, "kl_coefficient": 0.05, "files": []}'],
+    ["", "{", "\0" * 300, "[]", "null", '{"v": 1}', '{"v": 1, "done": 2, "own": {}, "files": []}'],
     ids=["empty", "cut", "zeros", "list", "null", "no files", "files a list"],
 )
 def test_a_damaged_state_is_passed_over(text: str, made: Path) -> None:
     (made / "step-000002" / "state.json").write_text(text)
-    newest = newest_checkpoint(made)
+    newest = newest_checkpoint(made, LEARNING)
     assert newest is not None
     assert newest.name == "step-000001"
 
@@ -211,7 +211,7 @@ def test_a_state_that_forgot_a_file_is_passed_over(made: Path) -> None:
     del state["files"]["value/head.safetensors"]
     (made / "step-000002" / "value" / "head.safetensors").unlink()
     path.write_text(json.dumps(state))
-    newest = newest_checkpoint(made)
+    newest = newest_checkpoint(made, LEARNING)
     assert newest is not None
     assert newest.name == "step-000001"
 
@@ -221,7 +221,7 @@ def test_when_all_are_damaged_there_is_none_and_loading_one_says_what_is_wrong(
 ) -> None:
     for name in ("step-000001", "step-000002"):
         _flip(made / name / "optimisers.safetensors")
-    assert newest_checkpoint(made) is None
+    assert newest_checkpoint(made, LEARNING) is None
     current = learner(fresh_roles(), prompts(5))
     before = current.roles.fingerprint("policy")
     with pytest.raises(UserError, match="damaged") as caught:
@@ -234,7 +234,7 @@ def test_what_a_killed_writer_left_behind_is_no_checkpoint_and_in_nobodys_way(
     made: Path, fresh_roles: FreshRoles, prompts: Prompts
 ) -> None:
     (made / "step-000002").rename(made / "step-000002.partial")
-    newest = newest_checkpoint(made)
+    newest = newest_checkpoint(made, LEARNING)
     assert newest is not None
     assert newest.name == "step-000001"
     current = learner(fresh_roles(layers=2), prompts(5))

@@ -15,9 +15,10 @@ from rlhf_tui.model.roles import Roles
 from rlhf_tui.runs.events import Event, Sample
 from rlhf_tui.settings import PpoSettings
 from rlhf_tui.training import objectives, ppo, rollout
-from rlhf_tui.training.batching import Batch, Tokens, pad
+from rlhf_tui.training.backoff import MicroBatching
+from rlhf_tui.training.batching import Batch, Pooling, Tokens, pad
+from rlhf_tui.training.features import score_tokens
 from rlhf_tui.training.ppo import LEARNING, Ppo, TrainPrompt
-from rlhf_tui.training.reward import score_tokens
 from rlhf_tui.training.rollout import (
     Rollout,
     Scoring,
@@ -73,7 +74,7 @@ def outputs(roles: Roles, sequences: Sequence[Tokens]) -> dict[str, Tensor]:
         value = response_values(roles, one)
     order = torch.tensor(one.members).argsort()
     found = {"policy": policy[order], "reference": reference[order], "value": value[order]}
-    return found | {"reward": score_tokens(roles, sequences, micro_batch_tokens=100_000)}
+    return found | {"reward": score_tokens(roles, sequences, "last", MicroBatching(roles.base, 100_000, "off"))}
 
 
 @pytest.fixture
@@ -159,7 +160,7 @@ def test_the_value_of_a_state_starts_as_the_normalised_score_of_what_is_there(
     values = outputs(roles, sequences)["value"]
     for row, one in enumerate(sequences):
         parts = [Tokens(one.prompt, one.response[:t]) for t in range(len(one.response))]
-        raw = score_tokens(roles, parts, micro_batch_tokens=100_000)
+        raw = score_tokens(roles, parts, "last", MicroBatching(roles.base, 100_000, "off"))
         wanted = (raw - SCORING.mean) / SCORING.deviation
         assert torch.allclose(values[row, : len(parts)], wanted, atol=1e-5)
 
@@ -429,12 +430,12 @@ def bandit(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Roles, Callabl
             roles.head("value").weight.zero_()
             roles.head("value").bias.zero_()
 
-        def hidden(decoder: Any, lower: Tensor, batch: Batch) -> Tensor:
+        def hidden(decoder: Any, lower: Tensor, batch: Batch, pooling: Pooling) -> Tensor:
             made = torch.zeros(len(batch.ids), roles.head("reward").weight.shape[0])
             made[:, 0] = rule(batch)
             return made
 
-        monkeypatch.setattr(rollout, "last_hidden", hidden)
+        monkeypatch.setattr(rollout, "pooled", hidden)
 
     return install
 

@@ -16,12 +16,17 @@ from rlhf_tui.evaluation.agreement import Judged, agreement
 from rlhf_tui.model.roles import Roles
 from rlhf_tui.runs.events import Event, Memory, Metric, Progress
 from rlhf_tui.settings import RewardSettings
-from rlhf_tui.training.batching import Tokens, last_hidden, pad
-from rlhf_tui.training.reward import Pair, Trained, score_tokens, train_reward
+from rlhf_tui.training.backoff import MicroBatching
+from rlhf_tui.training.batching import Tokens, pad, pooled
+from rlhf_tui.training.features import score_tokens
+from rlhf_tui.training.groups import Pair
+from rlhf_tui.training.reward import Trained, train_reward
 
 FreshRoles = Callable[..., Roles]
 LIKED = 11  # the token whose presence is the taste
-FAST = RewardSettings(epochs=6, learning_rate=3e-3, head_learning_rate=1e-2, batch_pairs=16, probe_ridge=0.0)
+FAST = RewardSettings(
+    epochs=6, patience=0, learning_rate=3e-3, head_learning_rate=1e-2, batch_pairs=16, probe_ridge=0.0
+)
 
 
 def replace_settings(**changes: Any) -> RewardSettings:
@@ -57,6 +62,10 @@ def tasteful_pairs(count: int, *, seed: int = 0, longest: int = 7) -> list[Pair]
 
 def metrics(events: Sequence[Event], name: str) -> list[float]:
     return [event.values[name] for event in events if isinstance(event, Metric) and name in event.values]
+
+
+def raw_scores(roles: Roles, sequences: Sequence[Tokens]) -> torch.Tensor:
+    return score_tokens(roles, sequences, "last", MicroBatching(roles.base, 100_000, "off"))
 
 
 def weights(roles: Roles) -> torch.Tensor:
@@ -105,7 +114,7 @@ def test_what_training_returns_is_what_the_saved_weights_say(fresh_roles: FreshR
     trained, _ = fit(roles, pairs, replace_settings(epochs=1), heldout)
     for kept, scores in ((pairs, trained.train), (heldout, trained.heldout)):
         for side, found in (("chosen", scores.chosen), ("rejected", scores.rejected)):
-            again = score_tokens(roles, [getattr(pair, side) for pair in kept], micro_batch_tokens=100_000)
+            again = raw_scores(roles, [getattr(pair, side) for pair in kept])
             assert torch.allclose(found, again, atol=1e-5)
     everything = torch.cat([trained.train.chosen, trained.train.rejected])
     assert trained.mean == pytest.approx(everything.mean().item(), abs=1e-6)
@@ -120,7 +129,7 @@ def test_ties_left_out_of_training_are_no_zeros_in_the_mean(fresh_roles: FreshRo
         roles.head("reward").bias.add_(5.0)
     trained, _ = fit(roles, pairs, replace_settings(epochs=1, ties="drop"))
     for side, found in (("chosen", trained.train.chosen), ("rejected", trained.train.rejected)):
-        real = score_tokens(roles, [getattr(pair, side) for pair in pairs], micro_batch_tokens=100_000)
+        real = raw_scores(roles, [getattr(pair, side) for pair in pairs])
         assert torch.allclose(found, real, atol=1e-5)
     both = torch.cat([trained.train.chosen, trained.train.rejected])
     assert trained.mean == pytest.approx(both.mean().item(), abs=1e-5)
@@ -145,7 +154,7 @@ def test_a_tie_pulls_the_scores_together(fresh_roles: FreshRoles) -> None:
     roles = fresh_roles()
     pairs = [replace(pair, tie=True) for pair in tasteful_pairs(8)]
     sides = [[pair.chosen for pair in pairs], [pair.rejected for pair in pairs]]
-    before = torch.sub(*(score_tokens(roles, side, micro_batch_tokens=1000) for side in sides))
+    before = torch.sub(*(raw_scores(roles, side) for side in sides))
     trained, _ = fit(roles, pairs, replace_settings(epochs=20, centre=0.0))
     assert before.abs().mean() > 0.3
     assert trained.train.gaps.abs().mean() < 0.5 * before.abs().mean()
@@ -176,11 +185,18 @@ def test_a_heavy_pair_wins_against_light_ones(fresh_roles: FreshRoles) -> None:
 
 def test_the_fit_before_training_orders_most_pairs_and_centres_the_scores(fresh_roles: FreshRoles) -> None:
     roles, pairs = fresh_roles(), tasteful_pairs(24)
+    roles.renew("reward", 4)  # as it is made: it does nothing yet
     with torch.no_grad():
         roles.head("reward").weight.fill_(3.0)
     before = weights(roles)
     still = replace_settings(
-        epochs=1, learning_rate=1e-9, head_learning_rate=1e-9, weight_decay=0.0, probe_ridge=1.0, batch_pairs=24
+        epochs=1,
+        patience=1,
+        learning_rate=1e-9,
+        head_learning_rate=1e-9,
+        weight_decay=0.0,
+        probe_ridge=1.0,
+        batch_pairs=24,
     )
     trained, events = fit(roles, pairs, still, tasteful_pairs(4, seed=2))
     assert (trained.train.gaps > 0).float().mean() > 0.8
@@ -267,7 +283,7 @@ def test_only_the_last_token_is_read_and_padding_gets_no_gradient(fresh_roles: F
     batch = pad([Tokens((5, 6), (7,)), Tokens((5, 6, 8), (9, 10, 11))], torch.device("cpu"))
     lower = roles.decoder.lower(batch.ids).requires_grad_(True)
     with roles.learning("reward"):
-        roles.head("reward")(last_hidden(roles.decoder, lower, batch)).sum().backward()
+        roles.head("reward")(pooled(roles.decoder, lower, batch, "last")).sum().backward()
     assert lower.grad is not None
     inside = torch.arange(batch.ids.shape[1]) <= batch.last[:, None]
     size = lower.grad.abs().sum(-1)

@@ -1,0 +1,89 @@
+"""What to do next: how many labels more, or what else, where labels alone will not do."""
+
+from __future__ import annotations
+
+import math
+
+from rlhf_tui.assessment.chance import cases_to_beat_coin, effective
+from rlhf_tui.assessment.figures import points
+from rlhf_tui.assessment.records import Curve, LabelFacts
+from rlhf_tui.assessment.thresholds import TELL_FROM
+from rlhf_tui.preferences.intervals import ENOUGH, Rate
+
+#: Asking for more labels than this at once is no advice.
+MOST_MORE = 1000
+_STEP = 10
+
+READY = (
+    "Look at what it would choose (best-of-n), then go on to 'rlhf-tui train ppo'. The behaviour will be shaped by "
+    "whoever did the rating; RLHF tunes behaviour, not facts."
+)
+_LABEL = "Judge them with 'rlhf-tui label' and train again."
+_HELDOUT = "Judge held-out prompts too: only they show what the trained model makes of new ones."
+_NARROWER = "A narrower taste (one thing you want, written into the guideline) needs fewer labels."
+
+
+# -- how many ------------------------------------------------------------------------------------------
+
+
+def to_beat_a_coin(rate: Rate | None, labels: LabelFacts, curve: Curve | None) -> tuple[int | None, str]:
+    """How many more pairs until there are enough and luck is ruled out, None when labels alone will hardly do it;
+    and what to do then.
+
+    As many as it takes if it stays as right as it is, or as the curve takes to 'ready', whichever is less. Where
+    neither can be had and there are few labels yet, as many as it takes to tell.
+    """
+    if rate is None or rate.share is None:
+        return ENOUGH, f"{_LABEL} {_HELDOUT}"
+    worth = effective(rate)
+    each = worth / max(labels.comparisons, 1)  # what one label adds to what is measured
+    enough = (ENOUGH - worth) / each
+    luck, by_curve = (cases_to_beat_coin(rate.share) - worth) / each, pairs_by_curve(labels, curve)
+    missing = TELL_FROM - labels.comparisons
+    if enough >= min(luck, by_curve):
+        wanted, todo = enough, f"{_LABEL} {_HELDOUT}"
+    elif by_curve < luck and by_curve <= MOST_MORE:
+        wanted, todo = by_curve, f"{_LABEL} The curve is where 'ready' asks by then. {_NARROWER}"
+    elif luck <= MOST_MORE:
+        wanted, todo = luck, f"{_LABEL} If it is right as often then, luck is ruled out. {_NARROWER}"
+    elif missing > 0:
+        wanted, todo = max(enough, missing), f"{_LABEL} From about {TELL_FROM} on, the curve shows more. {_NARROWER}"
+    else:
+        return None, beyond_labels(curve)
+    return rounded(wanted), todo
+
+
+def pairs_by_curve(labels: LabelFacts, curve: Curve | None) -> float:
+    """How many more pairs until the curve is where 'ready' asks; infinite when it does not say.
+
+    The curve counts training pairs; of the new ones, some will be of held-out prompts.
+    """
+    if curve is None or curve.pairs_to_ready is None or curve.pairs_to_ready <= labels.train_pairs:
+        return math.inf
+    return (curve.pairs_to_ready - labels.train_pairs) * labels.comparisons / max(labels.train_pairs, 1)
+
+
+def rounded(wanted: float) -> int | None:
+    """In tens; None for more than anybody would be asked for."""
+    return max(_STEP, math.ceil(wanted / _STEP) * _STEP) if wanted <= MOST_MORE else None
+
+
+# -- in words ------------------------------------------------------------------------------------------
+
+
+def to_ready(more: int | None, otherwise: str) -> str:
+    """What to do with a model that is better than a coin and not ready."""
+    first = f"Label about {more} more pairs and train again." if more is not None else otherwise
+    return f"{first} Or use it as it is: best-of-n shows what it would choose."
+
+
+def beyond_labels(curve: Curve | None) -> str:
+    """What may help where more of the same labels are not expected to, or too slowly."""
+    if curve is not None and curve.gain_50 is not None and curve.gain_50[1] > 0:
+        first = f"50 more labels are expected to add {points(curve.gain_50, 1)}: with labels alone it is a long way."
+    else:
+        first = "More labels alone are not expected to lift it."
+    return (
+        f"{first} What may: ask for one thing instead of 'quality' (write it into the guideline), judge again what was "
+        "a slip among the largest disagreements, or take a bigger base."
+    )

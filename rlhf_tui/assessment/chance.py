@@ -1,0 +1,64 @@
+"""More than luck? A stricter question than whether an interval contains one half.
+
+People look again after every sitting. With the usual 95 %, a model that has learnt nothing looks better than a
+coin at one look in forty; over ten looks that is one user in four. So the word 'better than a coin' is kept for
+what a coin does less than once in two thousand looks.
+"""
+
+from __future__ import annotations
+
+import math
+
+from rlhf_tui.preferences.intervals import Rate, wilson
+
+#: Standard errors from one half: the ends of a 99.9 % interval.
+LUCK = 3.29
+_USUAL = 1.96  # of the interval that a Rate holds
+
+
+def effective(rate: Rate) -> float:
+    """As how many independent cases the rate's interval counts it; 0 for none.
+
+    A Rate does not say, but its half-width h does: h = z / (n + z²) · √(n·s(1 - s) + z²/4) (Wilson 1927), solved
+    for n: h²n² + (2h² - s(1 - s))z²·n - (¼ - h²)z⁴ = 0.
+    """
+    if rate.share is None:
+        return 0.0
+    half, z2 = (rate.high - rate.low) / 2, _USUAL**2
+    square = half * half
+    linear = (2 * square - rate.share * (1 - rate.share)) * z2
+    constant = -(0.25 - square) * z2 * z2
+    return (-linear + math.sqrt(max(0.0, linear * linear - 4 * square * constant))) / (2 * square)
+
+
+def beats_coin(rate: Rate) -> bool:
+    """The share is above one half by more than luck explains."""
+    return rate.share is not None and _ends(rate)[0] > 0.5
+
+
+def loses_to_coin(rate: Rate) -> bool:
+    """The share is below one half by more than luck explains."""
+    return rate.share is not None and _ends(rate)[1] < 0.5
+
+
+def cases_to_beat_coin(share: float) -> float:
+    """How many independent cases it takes until this share beats a coin; infinite when it is none above one half.
+
+    The Wilson interval excludes p where (share - p)² > z²·p(1 - p)/n, with p = ½ here.
+    """
+    return LUCK**2 / 4 / (share - 0.5) ** 2 if share > 0.5 else math.inf
+
+
+def luck_in_words(rate: Rate) -> str:
+    """How often a coin does at least as well, as a sentence with a round number (normal approximation)."""
+    z = ((rate.share or 0.0) - 0.5) * 2 * math.sqrt(effective(rate))
+    if z <= 0:
+        return "A coin does as well."
+    times = 2 / math.erfc(z / math.sqrt(2))
+    size = 10 ** math.floor(math.log10(times))
+    return f"That may be luck: a coin gets as far once in {round(times / size) * size} times."
+
+
+def _ends(rate: Rate) -> tuple[float, float]:
+    n = effective(rate)
+    return wilson((rate.share or 0.0) * n, n, LUCK)

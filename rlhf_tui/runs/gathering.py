@@ -1,0 +1,89 @@
+"""What several stages of a run need from their project: the base model, prompts and completions as ids."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import psutil
+import torch
+import transformers
+
+from rlhf_tui.errors import UserError
+from rlhf_tui.model.base import Base, load_base
+from rlhf_tui.model.roles import Roles
+from rlhf_tui.preferences.records import Completion
+from rlhf_tui.runs.events import Progress, Stage
+from rlhf_tui.runs.worker import StageContext
+from rlhf_tui.training.memory import measure
+from rlhf_tui.training.ppo import TrainPrompt
+from rlhf_tui.training.rollout import Scoring
+
+
+def loaded_base(context: StageContext) -> Base:
+    """Load the base model, with the number of threads that the settings say."""
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+    torch.set_num_threads(context.settings.run.threads or psutil.cpu_count(logical=False) or os.cpu_count() or 1)
+    context.emit(Stage("loading the model"))
+    base = load_base(context.settings.model, lambda text: context.emit(Stage(text)))
+    context.emit(measure("model loaded", base.device))
+    return base
+
+
+def with_policy(context: StageContext) -> tuple[Roles, dict[str, Any]]:
+    """The base with the project's current policy on it, and what is known of that policy."""
+    roles = Roles(loaded_base(context), context.settings.adapters, seed=context.settings.run.seed)
+    return roles, roles.load("policy", context.project.adapter("policy"))
+
+
+def add_reward_model(context: StageContext, roles: Roles) -> tuple[dict[str, Any], Scoring]:
+    """Put the project's reward model on the base: what is known of it, and how it is read.
+
+    Raises UserError when it learnt from texts that were put to the model in another way.
+    """
+    facts = roles.load("reward", context.project.adapter("reward"))
+    if facts.get("template", roles.base.chat.fingerprint) != roles.base.chat.fingerprint:
+        raise UserError(
+            "The reward model was trained with another chat template or system prompt.",
+            why="Its scores mean something only for text that is put to the model as it was in training.",
+            todo="Set model.chat_template and model.system_prompt back, or run 'rlhf-tui train reward' again.",
+        )
+    return facts, Scoring(facts["mean"], facts["deviation"], facts.get("pooling", "last"))
+
+
+def fitting_prompts(context: StageContext, base: Base, split: str | None) -> tuple[list[TrainPrompt], int]:
+    """The prompts of a split (None: all) as ids, and how many were too long."""
+    with context.project.store() as store:
+        stored = store.prompts(split)
+    prompts = [TrainPrompt(prompt.text, tuple(base.chat.prompt_ids(prompt.messages))) for prompt in stored]
+    kept = [prompt for prompt in prompts if len(prompt.ids) <= context.settings.model.max_prompt_tokens]
+    if not kept:
+        raise UserError(
+            "No prompt fits.",
+            why=f"All {split or ''} prompts are longer than model.max_prompt_tokens.".replace("  ", " "),
+            todo="Raise model.max_prompt_tokens, or import shorter prompts.",
+        )
+    return kept, len(prompts) - len(kept)
+
+
+def completion_ids(base: Base, completion: Completion) -> tuple[int, ...]:
+    """Ids of a stored text. Only one that is known to have been cut off lacks the end-of-turn token."""
+    return tuple(base.chat.completion_ids(completion.text, ended=completion.finish_reason != "length"))
+
+
+def progress(context: StageContext, before: int, total: int, what: str = "completions") -> Callable[[int], None]:
+    """Tells how many of `total` are done, when `before` were done already."""
+    return lambda finished: context.emit(Progress(before + finished, total, what))
+
+
+def seed_from(*parts: object) -> int:
+    """A seed that depends on all of these."""
+    return int.from_bytes(hashlib.sha256("/".join(map(str, parts)).encode()).digest()[:6], "big")
+
+
+def only(facts: Mapping[str, Any], *names: str) -> dict[str, Any]:
+    """These of the facts."""
+    return {name: facts[name] for name in names}

@@ -1,0 +1,76 @@
+"""How much goes through the model at a time: less after memory ran out, and the result stays the same."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Literal, TypeVar
+
+import torch
+
+from rlhf_tui.errors import UserError, is_out_of_memory
+from rlhf_tui.model.base import Base
+from rlhf_tui.model.decoder import recomputing
+
+Result = TypeVar("Result")
+
+
+class MicroBatching:
+    """The size of a forward pass, and whether layers are run again for the backward pass.
+
+    After an out-of-memory the size is halved, down to what cannot be divided; then, with `checkpointing` 'auto',
+    gradient checkpointing is turned on. Neither changes what is computed: the loss is summed over micro-batches.
+    """
+
+    def __init__(self, base: Base, most_tokens: int, checkpointing: Literal["auto", "on", "off"]) -> None:
+        self._base = base
+        self._may_recompute = checkpointing == "auto"
+        self.most_tokens = most_tokens
+        self.recompute = checkpointing == "on"
+        self.back_offs = 0
+
+    @contextmanager
+    def forward(self) -> Iterator[None]:
+        """Inside, layers are run again for the backward pass if need be."""
+        if not self.recompute:
+            yield
+            return
+        with recomputing(self._base.model):
+            yield
+
+    def survive(self, work: Callable[[], Result], size: Callable[[], tuple[int, int]]) -> Result:
+        """The result of `work`, tried again with less at a time for as long as it runs out of memory.
+
+        `work` starts afresh each time and reads `most_tokens`; `size` tells the tokens of its largest forward pass
+        and of the largest part that cannot be divided. Raises UserError when nothing is left to try.
+        """
+        while True:
+            try:
+                return work()
+            except Exception as error:
+                if not is_out_of_memory(error):
+                    raise
+                reason = f"{type(error).__name__}: {error}".splitlines()[0]
+            # Outside the handler: the error's traceback holds the tensors that were in the way.
+            self._release()
+            self._shrink(*size(), reason)
+
+    def _shrink(self, used: int, least: int, reason: str) -> None:
+        self.back_offs += 1
+        if used > least:
+            self.most_tokens = max(least, used // 2)
+        elif self._may_recompute and not self.recompute:
+            self.recompute = True
+        else:
+            raise UserError(
+                f"The memory is not enough for a single forward pass of {least} tokens.",
+                why=reason,
+                todo="Lower model.max_prompt_tokens or adapters.rank, choose a smaller model or quantisation, or close "
+                "what else uses the card; 'rlhf-tui fit' shows what needs how much.",
+            )
+
+    def _release(self) -> None:
+        gc.collect()
+        if self._base.device.type == "cuda":
+            torch.cuda.empty_cache()
