@@ -40,7 +40,12 @@ def to_beat_a_coin(rate: Rate | None, labels: LabelFacts, curve: Curve | None) -
     enough = (ENOUGH - worth) / each
     luck, by_curve = (cases_to_beat_coin(rate.share) - worth) / each, pairs_by_curve(labels, curve)
     missing = TELL_FROM - labels.comparisons
-    if enough >= min(luck, by_curve):
+    if enough > MOST_MORE:
+        wanted, todo = (
+            ENOUGH - worth,
+            f"{_LABEL} All of them should be of held-out prompts: too few of those are judged.",
+        )
+    elif enough >= min(luck, by_curve):
         wanted, todo = enough, f"{_LABEL} {_HELDOUT}"
     elif by_curve < luck and by_curve <= MOST_MORE:
         wanted, todo = by_curve, f"{_LABEL} The curve is where 'ready' asks by then. {_NARROWER}"

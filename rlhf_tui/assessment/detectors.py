@@ -156,7 +156,7 @@ def _memorised(case: Case) -> Found:
     gap = difference(inside, outside)
     if gap is None or not (inside.enough and outside.enough) or gap[0] < MEMORISED or gap[1] < MEMORISED_LOW:
         return None
-    severity: Severity = "note" if beats_coin(outside) else "warning"
+    severity: Severity = "note" if case.deciding is not None and beats_coin(case.deciding.rate) else "warning"
     return severity, (
         f"It is right about {percent(inside.share or 0)} of the labels it was trained on, and about "
         f"{share_of(outside)} on prompts kept out of training."

@@ -82,6 +82,8 @@ def test_memorised_labels(make, found) -> None:
     noted = found(train, make.pairs(gaps(120, 0.75, seed=1)))["memorised"]
     assert noted.severity == "note"
     assert "99 % of the labels it was trained on" in noted.what
+    cross = make.pairs(gaps(300, 0.75, seed=2), start=2000)
+    assert found(train, make.pairs(gaps(40, 0.7, seed=1)), cross)["memorised"].severity == "note"
     assert "memorised" not in found(train, make.pairs(gaps(120, 0.85, seed=1)))
     assert "memorised" not in found(train, make.pairs(gaps(12, 0.5, seed=1)))  # too few to say
 

@@ -247,6 +247,12 @@ def test_too_few_are_told_how_many_make_enough(make, judged) -> None:
     assert found.headline == "Not yet — label about 160 more pairs."
 
 
+def test_where_hardly_a_held_out_prompt_is_judged_those_are_asked_for(make, judged) -> None:
+    found = judged(1.0, 3, labels=make.labels(500, 3))
+    assert (found.level, found.more_labels) == ("not_yet", 30)
+    assert "All of them should be of held-out prompts" in found.todo
+
+
 def test_what_it_takes_to_rule_out_luck(make, judged) -> None:
     """58 % of 200: the 99.9 % interval is above one half from 3.29² / 4 / 0.08² = 423 pairs on."""
     found = judged(0.58, 200, labels=make.labels(0, 200))
