@@ -142,7 +142,7 @@ def plan(shape: ModelShape, settings: Settings, *, quantisation: Quantisation, d
     - logits: 16 · min(256, tokens) · V, as the functions in model/logprobs.py hold them.
     - unpacked: b · d · d_ff for a quantised base. overhead: 0.7 GiB (CUDA) or 0.5 GiB (CPU), and 6 % of the rest.
 
-    A forward pass has at most `micro_batch_tokens` tokens, or one sequence (reward: one pair) when that is longer.
+    A forward pass has at most `micro_batch_tokens` tokens, or one sequence when that is longer.
     Prompts and completions are taken at their longest. Not known here, and left out: imported labels longer than
     `generate.max_new_tokens`, and the shared layers' results of a comparison on all held-out prompts.
     """
@@ -170,14 +170,16 @@ class _Count:
 
     def reward(self) -> StagePlan:
         longest = self.settings.model.max_prompt_tokens + self.settings.generate.max_new_tokens
-        tokens = max(self.settings.reward.micro_batch_tokens, 2 * longest)
+        tokens = max(self.settings.reward.micro_batch_tokens, longest)
         sharing = self.device == "cpu" and self.adapted < self.shape.layers
         head = self.shape.hidden + 1
         learning = {
             "adapters": 16 * (self.adapter + head),
             "rollout": tokens * _ROLLOUT_BYTES + (_KEPT_BYTES if sharing else 0),
         }
-        return self._tightest("reward", {"backward": self._backward(tokens) | learning})
+        again = self.settings.reward.checkpointing == "on"
+        backward = self._recomputed(tokens) if again else self._backward(tokens)
+        return self._tightest("reward", {"backward": backward | learning})
 
     def ppo(self) -> StagePlan:
         wanted = self.settings.ppo
@@ -232,6 +234,11 @@ class _Count:
     def _backward(self, tokens: int) -> dict[str, int]:
         """All adapted layers are kept, and the gradients of the last one come on top."""
         return {"activations": (self.adapted + 1) * tokens * self._layer() + self._last_hidden(tokens)}
+
+    def _recomputed(self, tokens: int) -> dict[str, int]:
+        """Gradient checkpointing: each adapted layer keeps its input alone, and two layers exist at a time."""
+        kept = self.adapted * self.number * self.shape.hidden + 2 * self._layer()
+        return {"activations": tokens * kept + self._last_hidden(tokens)}
 
     # -- terms
 

@@ -203,12 +203,20 @@ def test_reward_learning_by_hand() -> None:
         generate={"max_new_tokens": 36},
         reward={"micro_batch_tokens": 64},
     )
-    tokens = 2 * (64 + 36)  # a pair that is longer than the micro-batch stands alone
+    tokens = 64 + 36  # a candidate that is longer than the micro-batch stands alone
     layer = 2 * (12 * 8 + 4 * 12 + 6 * 20) + 2 * (2 * 8 + 12 + 20) + 7 * 4 * 2
     card = planned(SMALL, wanted, quantisation="int8", device="cuda").reward
     assert card.moment == "backward"
     assert card.parts.activations == (2 + 1) * tokens * layer + 4 * 2 * tokens * 8
     assert (card.parts.logits, card.parts.rollout) == (0, tokens * 56)
+    again = tree(
+        model={"max_prompt_tokens": 64},
+        adapters={"rank": 2, "layers": 2},
+        generate={"max_new_tokens": 36},
+        reward={"micro_batch_tokens": 64, "checkpointing": "on"},
+    )
+    parts = planned(SMALL, again, quantisation="int8", device="cuda").reward.parts
+    assert parts.activations == tokens * (2 * 2 * 8 + 2 * layer) + 4 * 2 * tokens * 8
     shared = planned(SMALL, wanted, quantisation="none", device="cpu").reward.parts.rollout
     assert shared == tokens * 56 + 512 * 2**20
 
