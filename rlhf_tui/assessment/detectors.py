@@ -75,6 +75,7 @@ class Case:
     ceiling: Estimate | None
     agreement: Sequence[RaterAgreement]
     invariance: float
+    invariance_limit: float
 
 
 Found = tuple[Severity, str] | None
@@ -120,7 +121,7 @@ def _collapsed(case: Case) -> Found:
 
 
 def _padding(case: Case) -> Found:
-    if case.invariance <= INVARIANCE:
+    if case.invariance <= case.invariance_limit:
         return None
     return "broken", f"The same completion scores differently alone and in a batch, by up to {case.invariance:.2g}."
 
@@ -297,7 +298,7 @@ CATALOGUE = (
     ),
     Detector(
         "padding",
-        f"one completion's score differing by more than {INVARIANCE:g} alone, in a batch, or with other padding (fp32)",
+        f"a score differing alone, in a batch, or with other padding by over {INVARIANCE:g} (16-bit: 0.2 deviations)",
         "Then the score depends on the neighbours or on the padding, and means nothing in PPO.",
         "This is an error of the program or of the model's files, not of your labels: check that the tokenizer "
         "belongs to the model, and report it.",

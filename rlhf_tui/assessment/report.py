@@ -11,7 +11,7 @@ from pathlib import Path
 import msgspec
 
 from rlhf_tui.assessment.counting import by_length, by_rater, by_strength
-from rlhf_tui.assessment.detectors import Case, findings
+from rlhf_tui.assessment.detectors import INVARIANCE, Case, findings
 from rlhf_tui.assessment.grounds import Grounds, measured_on
 from rlhf_tui.assessment.records import (
     VERSION,
@@ -43,7 +43,8 @@ class Evidence:
 
     `train` and `heldout` are scored by the trained model, `cross` are the training pairs scored out of fold by
     models of the kind `cross_by`. `agreement` is about the decided pairs that two raters both judged. `invariance`
-    is the largest difference between one completion's score alone, in a batch, and with other padding.
+    is the largest difference between one completion's score alone, in a batch, and with other padding;
+    `invariance_limit` what rounding may come to: more in 16-bit arithmetic than in fp32.
     `findings` are those that only the engine can make, such as 'template'.
     """
 
@@ -63,6 +64,7 @@ class Evidence:
     invariance: float
     seed: int
     findings: tuple[Finding, ...] = ()
+    invariance_limit: float = INVARIANCE
 
 
 def build_report(evidence: Evidence) -> Report:
@@ -94,6 +96,7 @@ def build_report(evidence: Evidence) -> Report:
         ceiling=evidence.ceiling,
         agreement=evidence.agreement,
         invariance=evidence.invariance,
+        invariance_limit=evidence.invariance_limit,
     )
     found = (*evidence.findings, *findings(case))
     grounds = Grounds(evidence.labels, on, by, deciding, heldout, evidence.ceiling, rules, found, evidence.curve)

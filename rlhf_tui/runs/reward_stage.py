@@ -148,6 +148,7 @@ def _evidence(
         agreement=agreements(labels.train + labels.heldout),
         invariance=invariance(roles, checked, pooling),
         seed=context.settings.run.seed,
+        invariance_limit=1e-4 if roles.base.dtype == torch.float32 else 0.2 * samples.normalisation.deviation,
     )
 
 
