@@ -167,6 +167,20 @@ def compare(project: Folder = HERE, settings: Set = None, detach: Detach = False
     verbs.run_stage(project, "compare", settings or [], {}, detach, as_json)
 
 
+@app.command("help")
+def help_about(
+    topic: Annotated[str, typer.Argument(metavar="[TOPIC]", help="Empty: which topics there are.")] = "",
+    as_json: Json = False,
+) -> None:
+    """What the program means by its words: 'rlhf-tui help reward'."""
+    from rlhf_tui.reports import TOPICS, help_on, help_topics
+
+    if topic:
+        verbs.say({"topic": topic, "text": (text := help_on(topic))}, text, as_json)
+    else:
+        verbs.say({"topics": TOPICS}, help_topics(), as_json)
+
+
 # -- the entry point ------------------------------------------------------------------------------
 
 

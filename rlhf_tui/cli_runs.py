@@ -20,9 +20,14 @@ Name = Annotated[str, typer.Argument(metavar="RUN", help="Its name or number: 'r
 
 
 @train.command("reward")
-def train_reward(project: Folder = HERE, settings: Set = None, detach: Detach = False, as_json: Json = False) -> None:
-    """Train the reward model on the judged pairs."""
-    verbs.run_stage(project, "reward", settings or [], {}, detach, as_json)
+def train_reward(
+    resume: Resume = "", project: Folder = HERE, settings: Set = None, detach: Detach = False, as_json: Json = False
+) -> None:
+    """Train the reward model on the judged pairs, and say whether it is good enough."""
+    if resume:
+        verbs.resume_training(project, "reward", resume, settings or [], detach, as_json)
+    else:
+        verbs.run_stage(project, "reward", settings or [], {}, detach, as_json)
 
 
 @train.command("ppo")
@@ -75,6 +80,26 @@ def runs_show(name: Name, project: Folder = HERE, as_json: Json = False) -> None
 
     run = find(open_project(project), name)
     verbs.say(run_document(run), run_summary(run), as_json)
+
+
+@runs.command("report")
+def runs_report(
+    name: Name,
+    markdown: Annotated[bool, typer.Option("--markdown", help="As Markdown, to keep or to send.")] = False,
+    project: Folder = HERE,
+    as_json: Json = False,
+) -> None:
+    """The report on a reward model: is it good enough, and why. 'rlhf-tui help reward' explains it."""
+    from dataclasses import asdict
+
+    from rlhf_tui.assessment.report_text import report_markdown, report_text
+    from rlhf_tui.project import open_project
+    from rlhf_tui.reports import reward_report
+    from rlhf_tui.runs.folder import find
+
+    found = reward_report(find(open_project(project), name))
+    text = report_markdown(found) if markdown else report_text(found)
+    verbs.say(asdict(found), text.rstrip("\n"), as_json)
 
 
 @runs.command("watch")

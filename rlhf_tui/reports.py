@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import textwrap
 import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+from rlhf_tui.app.appraisal import LEVELS
+from rlhf_tui.assessment.records import Report
 from rlhf_tui.doctor import Check
+from rlhf_tui.errors import UsageError, nearest
 from rlhf_tui.preferences.display import clean
 from rlhf_tui.preferences.project_report import ProjectReport
 from rlhf_tui.preferences.report_text import project_text, rater_text
 from rlhf_tui.runs.folder import RunFolder
 
+WIDTH = 80
 _LOG_LINES = 5
 
 
@@ -47,10 +52,11 @@ def _near_identical(count: int) -> str:
 
 
 def _reward(result: Mapping[str, Any]) -> str:
-    lines = [f"Learnt from {result['train_pairs']} judged pairs (raters: {', '.join(result['raters'])})."]
+    """The verdict, the numbers, and where the whole report lies. Runs of older versions have only the numbers."""
+    lines = [*_verdict(result), f"Learnt from {result['train_pairs']} judged pairs (raters: {_names(result)})."]
     held = result.get("heldout")
     if held is None:
-        lines.append("No judged pair of a held-out prompt: how good it is cannot be said.")
+        lines.append("No judged pair of a held-out prompt." if "verdict" in result else _NOT_MEASURED)
     else:
         lines += [
             f"Accuracy on {held['n']} held-out pairs   {held['accuracy']:.1%}   "
@@ -58,7 +64,34 @@ def _reward(result: Mapping[str, Any]) -> str:
             f"  always pick the shorter      {held['shorter']:.1%}",
             f"  always pick the longer       {held['longer']:.1%}",
         ]
-    return "\n".join(lines) + _left_out(result.get("pairs_too_long", 0), "pairs")
+    left_out = _left_out(result.get("pairs_too_long", 0), "pairs")
+    where = f"\nThe whole report: {result['report']}" if result.get("report") else ""
+    return "\n".join(lines) + left_out + where
+
+
+_NOT_MEASURED = "No judged pair of a held-out prompt: how good it is cannot be said."
+
+
+def _verdict(result: Mapping[str, Any]) -> list[str]:
+    if not result.get("headline"):
+        return []
+    mark = LEVELS[result["verdict"]][0] if result.get("verdict") in LEVELS else "·"
+    lines = [_hanging(f"{mark} ", result["headline"])]
+    lines += [_hanging("  · ", reason) for reason in result.get("because", ())]
+    lines += [_hanging("→ ", result["todo"])] if result.get("todo") else []
+    return [*lines, ""]
+
+
+def _hanging(first: str, text: str) -> str:
+    kept = clean(text).replace(" %", "\u00a0%")  # a number and its sign stay on one line
+    filled = textwrap.fill(
+        kept, WIDTH, initial_indent=first, subsequent_indent=" " * len(first), break_on_hyphens=False
+    )
+    return filled.replace("\u00a0", " ")
+
+
+def _names(result: Mapping[str, Any]) -> str:
+    return ", ".join(clean(name) for name in result["raters"])
 
 
 def _ppo(result: Mapping[str, Any]) -> str:
@@ -159,6 +192,44 @@ _NEXT = {
     "failed": "Its log: {log}",
     "crashed": "'rlhf-tui runs resume {name}' takes it up again. Its log: {log}",
 }
+
+
+def reward_report(run: RunFolder) -> Report:
+    """The report on the reward model that a run trained. Raises UsageError when there is none."""
+    from rlhf_tui.assessment.report import load_report
+
+    found = load_report(run.path)
+    if found is not None:
+        return found
+    if run.kind != "reward":
+        raise UsageError(f"{run.name} trained no reward model.", todo="'rlhf-tui runs list' shows which runs did.")
+    raise UsageError(
+        f"{run.name} has no report.",
+        why=f"It is {run.status()}; the report is written when a training has finished.",
+        todo=f"'rlhf-tui runs show {run.name}' shows how it fares.",
+    )
+
+
+# -- help -----------------------------------------------------------------------------------------
+
+#: What there is to read beside the help of each verb.
+TOPICS = {"reward": "when a reward model is good enough: the verdict, its thresholds and their reasons"}
+
+
+def help_topics() -> str:
+    """The topics, one a line."""
+    lines = [f"  {name:<8} {about}" for name, about in TOPICS.items()]
+    return "\n".join(["'rlhf-tui help TOPIC' explains:", *lines, "'rlhf-tui VERB --help' shows how a verb is used."])
+
+
+def help_on(topic: str) -> str:
+    """The text about a topic. Raises UsageError for one that is none."""
+    if topic not in TOPICS:
+        todo = nearest(topic, TOPICS) or f"There is: {', '.join(TOPICS)}."
+        raise UsageError(f"There is no help on {topic!r}.", todo=todo)
+    from rlhf_tui.assessment.report_text import help_text
+
+    return help_text().rstrip("\n")
 
 
 # -- judgements and the machine -------------------------------------------------------------------

@@ -27,13 +27,13 @@ from rlhf_tui import settings as settings_module
 from rlhf_tui.app import keys, terminal
 from rlhf_tui.app.glyphs import PlainFilter, ascii_wanted
 from rlhf_tui.app.keyfile import key_file, load_keymap
-from rlhf_tui.app.labelling import rules_of
 from rlhf_tui.app.look import CALM, HEIGHTS, WIDTHS
-from rlhf_tui.app.overview import KIND_OF_STAGE, Overview, Watched
+from rlhf_tui.app.overview import KIND_OF_STAGE, Overview, Watched, how_it_ended
 from rlhf_tui.app.screens.compare import CompareScreen
 from rlhf_tui.app.screens.dialogs import ConfirmDialog, TextDialog, error_dialog, help_dialog, setting_dialog
 from rlhf_tui.app.screens.export import ExportScreen
 from rlhf_tui.app.screens.label import LabelScreen
+from rlhf_tui.app.screens.label_opening import labelling_screen, rejudging_screen
 from rlhf_tui.app.screens.model import ModelScreen
 from rlhf_tui.app.screens.pairs import PairsScreen
 from rlhf_tui.app.screens.ppo import PpoScreen
@@ -43,7 +43,6 @@ from rlhf_tui.app.widgets.status import StageBar
 from rlhf_tui.errors import UserError
 from rlhf_tui.preferences.display import clean
 from rlhf_tui.preferences.queue import Rules
-from rlhf_tui.preferences.store import Store
 from rlhf_tui.project import Project
 from rlhf_tui.runs import launcher
 from rlhf_tui.runs.control import Verb, request
@@ -51,7 +50,6 @@ from rlhf_tui.runs.folder import RunFolder, create_run
 from rlhf_tui.runs.preflight import require_ready
 
 LOG_LINES = 500
-LABEL_PATIENCE = 1.0  # seconds that a key waits for another program's lock before the screen says so
 
 
 class RlhfApp(App[None]):
@@ -244,15 +242,24 @@ class RlhfApp(App[None]):
     def open_label(self) -> None:
         """Open the labelling screen."""
         self._following = False
+        self._open_screen(
+            lambda: labelling_screen(
+                self.overview.project, rater=self._rater, rules=self._rules, clock=self._clock, keymap=self.keymap
+            )
+        )
+
+    def judge_again(self, judgement_id: int) -> None:
+        """Open the labelling screen on one earlier judgement."""
         project = self.overview.project
+        self._open_screen(lambda: rejudging_screen(project, judgement_id, clock=self._clock, keymap=self.keymap))
+
+    def _open_screen(self, make: Callable[[], Screen[None]]) -> None:
         try:
-            rules = self._rules or rules_of(project.settings().label)
-            store = Store.open(project.database, patience=LABEL_PATIENCE)
-            rater = store.add_rater(self._rater) if self._rater else None
+            screen = make()
         except UserError as error:
             self.show_error(error)
-            return
-        self.push_screen(LabelScreen(store, rater=rater, rules=rules, clock=self._clock, keymap=self.keymap))
+        else:
+            self.push_screen(screen)
 
     def show_error(self, error: UserError) -> None:
         """What happened, why and what to do, in a window."""
@@ -362,24 +369,11 @@ class RlhfApp(App[None]):
         demo = self.overview.demo
         if demo and not demo.alive:
             self._following = False
-            self._say_how_it_ended(demo)
-
-    def _say_how_it_ended(self, demo: Watched) -> None:
-        done = demo.state.done
-        if done and done.error:
-            error = done.error
-            self.show_error(UserError(error.get("what", ""), why=error.get("why", ""), todo=error.get("todo", "")))
-        elif done:
-            words = {"finished": "The whole loop is done. 5 shows what changed.", "stopped": "The demo was stopped."}
-            self.notify(words.get(done.status, done.status), timeout=10)
-        else:
-            self.show_error(
-                UserError(
-                    f"{demo.name} has crashed.",
-                    why="Its worker is gone and left no last word.",
-                    todo="L shows its log. What the finished stages made is still there.",
-                )
-            )
+            told = how_it_ended(demo)
+            if isinstance(told, UserError):
+                self.show_error(told)
+            else:
+                self.notify(told, timeout=10)
 
     def _screen_name(self, screen: Screen[Any]) -> str:
         return screen.keys_named if isinstance(screen, LabelScreen) else self.current_mode

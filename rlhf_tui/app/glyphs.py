@@ -13,7 +13,7 @@ _PLAIN = str.maketrans(
         **dict(zip("✓▶·⚠●○‖■✗•", "+>.!*o=#x*", strict=True)),
         **dict(zip("→←↑↓⏎…▼±—", "><^v<.v~-", strict=True)),
         **dict.fromkeys("─╶╴", "-"),
-        **dict.fromkeys("│▎▏▔▕", "|"),
+        **dict.fromkeys("│▎▏▔▕├┤┊", "|"),
         **dict.fromkeys("╭╮╰╯┌┐└┘", "+"),
         **dict.fromkeys("█▁▂▃▄▅▆▇", "#"),
         "░": ".",

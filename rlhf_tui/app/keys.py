@@ -17,7 +17,7 @@ from textual.keys import KEY_NAME_REPLACEMENTS, _character_to_key, key_to_charac
 
 from rlhf_tui.errors import UsageError, nearest
 
-When = Literal["always", "live", "idle"]
+When = Literal["always", "live", "idle", "report"]
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Action:
 
     `call` is the Textual action; `shown` is the key as people write it. `rank` orders the footer (lower
     stays longer when space is short); 0 keeps the action out of the footer. `when` says in which state of
-    the project the footer offers it.
+    the project the footer offers it; 'report': while a report is on screen.
     """
 
     id: str
@@ -98,6 +98,19 @@ REGISTRY: dict[str, tuple[Action, ...]] = {
     ),
     "reward": (
         Action("reward.start", "enter", "⏎", "Train", "Train the reward model on the labels.", "start", 1, "idle"),
+        Action("reward.report", "v", "v", "Report", "The whole report.", "read_report", 2, "report"),
+        Action(
+            "reward.disagreements",
+            "d",
+            "d",
+            "Disagreements",
+            "Where rater and model disagree most; judge again.",
+            "disagreements",
+            3,
+            "report",
+        ),
+        Action("reward.best", "b", "b", "Best of n", "What it would choose of 1, 4 and 16.", "best_of", 4, "report"),
+        Action("reward.curves", "c", "c", "Curves", "Training curves, or the report again.", "curves", 9, "report"),
     ),
     "ppo": (
         Action("ppo.start", "enter", "⏎", "Start", "Start a PPO run.", "start", 1, "idle"),
@@ -179,7 +192,7 @@ REGISTRY: dict[str, tuple[Action, ...]] = {
         Action("label.stats", "i", "i", "Stats", "How you have judged so far.", "ask('statistics')", rank=15),
         Action("label.mode", "M", "M", "Mode", "Pairs, rankings, marks, or accept and reject.", "ask('mode')", rank=16),
         Action("label.rater", "R", "R", "Rater", "Who judges; card and consent.", "ask('raters')", rank=23),
-        Action("label.back", "escape", "esc", "Back", "Back to the pairs; every answer is saved.", "back", rank=3),
+        Action("label.back", "escape", "esc", "Back", "Back; every answer is saved.", "back", rank=3),
     ),
     "dialog": (Action("dialog.close", "escape", "esc", "Close", "Close this window.", "close", rank=1),),
 }
@@ -190,6 +203,9 @@ SCOPES: dict[str, tuple[str, ...]] = {
     "label": ("label-pair", "label", "app"),
     **{f"label-{kind}": (f"label-{kind}", "label", "app") for kind in ("rank", "rate", "accept")},
 }
+#: One earlier judgement is judged again: nothing leads away from it, and esc leaves it as it is.
+SCOPES |= {name.replace("label", "rejudge"): groups for name, groups in SCOPES.items() if "label" in groups}
+_ELSEWHERE = {f"label.{name}" for name in ("skip", "undo", "redo", "history", "mode", "rater")}
 
 #: What an override may not give to anything else: the ways out and to the help, in every terminal.
 RESERVED = {"escape": "esc", "f1": "F1", "ctrl+c": "^c", "ctrl+p": "^p", "ctrl+q": "^q"}
@@ -271,6 +287,8 @@ def actions(screen: str, keymap: Keymap = MappingProxyType({})) -> Iterator[Acti
     """Every action that works on a screen, with the keys that the map gives it."""
     for group in SCOPES[screen]:
         for action in REGISTRY[group]:
+            if action.id in _ELSEWHERE and screen.startswith("rejudge"):
+                continue
             keys = keymap.get(action.id, action.keys)
             if keys == action.keys:
                 yield action
@@ -288,10 +306,20 @@ def screen_of(kind: str) -> str:
     return "label" if kind == "pair" else f"label-{kind}"
 
 
-def footer(screen: str, width: int, *, live: bool, keymap: Keymap = MappingProxyType({})) -> list[tuple[str, str]]:
-    """(key, label) pairs for the last line: the most important ones that fit, in registry order."""
-    state: When = "live" if live else "idle"
-    offered = [action for action in actions(screen, keymap) if action.rank and action.when in ("always", state)]
+def rejudging(screen: str) -> str:
+    """The name in SCOPES of a labelling screen when one earlier judgement is judged again."""
+    return screen.replace("label", "rejudge")
+
+
+def footer(
+    screen: str, width: int, *, live: bool, report: bool = False, keymap: Keymap = MappingProxyType({})
+) -> list[tuple[str, str]]:
+    """(key, label) pairs for the last line: the most important ones that fit, in registry order.
+
+    `live`: a run is going on; `report`: there is one to read on this screen.
+    """
+    states = {"always", "live" if live else "idle"} | ({"report"} if report else set())
+    offered = [action for action in actions(screen, keymap) if action.rank and action.when in states]
     kept: set[str] = set()
     used = 1
     for action in sorted(offered, key=lambda item: item.rank):

@@ -233,6 +233,47 @@ class Sitting:
         self._shown_at = self._clock()
 
 
+class SecondLook(Sitting):
+    """A sitting about one earlier judgement: it is shown as it was then, and once it is answered nothing follows."""
+
+    def __init__(
+        self,
+        store: Store,
+        rater: Rater,
+        *,
+        judgement_id: int,
+        rules: Rules,
+        columns: int,
+        rows: int,
+        clock: Callable[[], float] = time.monotonic,
+        layout: str = "side-by-side",
+    ) -> None:
+        """Raises UserError when the judgement is not an active one of this rater."""
+        self._judgement_id: int | None = judgement_id
+        super().__init__(store, rater, rules=rules, columns=columns, rows=rows, clock=clock, layout=layout)
+
+    def advance(self) -> None:
+        """Show the judgement the first time, and nothing after that."""
+        judgement_id, self._judgement_id = self._judgement_id, None
+        if judgement_id is None:
+            self.shown = None
+            return
+        try:
+            self.reopen(judgement_id)
+        except ValueError:
+            self.close()
+            raise no_longer_counts() from None
+
+
+def no_longer_counts() -> UserError:
+    """A judgement that somebody wants to give again has been replaced or taken back."""
+    return UserError(
+        "This judgement no longer counts.",
+        why="It has been given again or taken back since the report was made.",
+        todo="What counts now is in the history of the labelling screen.",
+    )
+
+
 def described(verdict: Verdict, kind: str) -> str:
     """A verdict in words: 'A much better', '2 1 = 3', 'both bad', 'skipped'."""
     if verdict.outcome in ("skip", "discard"):

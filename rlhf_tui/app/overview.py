@@ -101,6 +101,11 @@ class Overview:
         return self.runs.get(KIND_OF_STAGE.get(stage, ""))
 
     @property
+    def labels_seen(self) -> object:
+        """Something that is equal as long as the labels have not been written to since the last `poll`."""
+        return self._seen.get("labels")
+
+    @property
     def live(self) -> Watched | None:
         """The run that is going on: a stage's own, or the demo that is between two stages."""
         for run in self.runs.values():
@@ -231,9 +236,25 @@ class Overview:
         return moved
 
 
+def how_it_ended(run: Watched) -> UserError | str:
+    """The end of a demo: a sentence, or the error to show."""
+    done = run.state.done
+    if done and done.error:
+        return UserError(done.error.get("what", ""), why=done.error.get("why", ""), todo=done.error.get("todo", ""))
+    if done:
+        words = {"finished": "The whole loop is done. 5 shows what changed.", "stopped": "The demo was stopped."}
+        return words.get(done.status, done.status)
+    return UserError(
+        f"{run.name} has crashed.",
+        why="Its worker is gone and left no last word.",
+        todo="L shows its log. What the finished stages made is still there.",
+    )
+
+
 def _stamp(path: Path) -> tuple[int, int] | None:
+    """When a file was written and its size. An empty one is like none: whoever only reads the labels makes one."""
     try:
         found = path.stat()
     except OSError:
         return None
-    return found.st_mtime_ns, found.st_size
+    return (found.st_mtime_ns, found.st_size) if found.st_size else None

@@ -87,7 +87,7 @@ def bounds(cols: Iterable[Column], include: Sequence[float] = ()) -> tuple[float
 
 def draw(series: Series, width: int, height: int, *, rule: float | None = None) -> Picture:
     """The series in `width` x `height` braille cells; `rule` draws a dotted level across."""
-    grid = _Grid(width * 2, height * 4)
+    grid = Grid(width * 2, height * 4)
     low, high = _plot(series, grid, rule)
     rows, kinds = [], []
     for y in range(height):
@@ -99,14 +99,14 @@ def draw(series: Series, width: int, height: int, *, rule: float | None = None) 
 
 def draw_ascii(series: Series, width: int, height: int, *, rule: float | None = None) -> Picture:
     """The same with one dot a cell: `*` for the line, `:` for the band, `-` for the rule."""
-    grid = _Grid(width, height)
+    grid = Grid(width, height)
     low, high = _plot(series, grid, rule)
     kinds = tuple(tuple(grid.cell(x, y, 1, 1)[1] for x in range(width)) for y in range(height))
     rows = tuple("".join(" :*-"[kind] for kind in row) for row in kinds)
     return Picture(rows, kinds, low, high)
 
 
-def _plot(series: Series, grid: _Grid, rule: float | None) -> tuple[float, float]:
+def _plot(series: Series, grid: Grid, rule: float | None) -> tuple[float, float]:
     cols = columns(series, grid.width)
     low, high = bounds(cols.values(), () if rule is None else (rule,))
     if grid.height < 1:
@@ -149,7 +149,7 @@ def segment(start: tuple[int, int], end: tuple[int, int]) -> list[tuple[int, int
     return [(round(x0 + (x1 - x0) * i / length), round(y0 + (y1 - y0) * i / length)) for i in range(length + 1)]
 
 
-class _Grid:
+class Grid:
     """Dots by kind. In a cell only the strongest kind is drawn: the line hides the band behind it."""
 
     def __init__(self, width: int, height: int) -> None:

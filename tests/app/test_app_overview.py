@@ -66,6 +66,21 @@ def test_nothing_new_changes_nothing(finished: Project) -> None:
     assert [view.poll() for _ in range(3)] == [False, False, False]
 
 
+def test_whoever_only_reads_the_labels_changes_nothing(finished: Project) -> None:
+    view = seen(finished)
+    before = view.labels_seen
+    with finished.store() as store:
+        store.counts()
+        assert finished.database.with_name(f"{finished.database.name}-wal").exists()
+        assert view.poll() is False
+    assert view.poll() is False
+    assert view.labels_seen == before
+    with finished.store() as store:
+        store.add_rater("new")
+    assert view.poll() is True
+    assert view.labels_seen != before
+
+
 def test_a_run_without_an_end_and_without_a_worker_has_crashed(
     labelled: Project, write_run: Callable[..., RunFolder]
 ) -> None:

@@ -434,13 +434,13 @@ async def test_every_key_on_every_screen(
             while isinstance(app.screen, ModalScreen) or (screen != "label" and isinstance(app.screen, LabelScreen)):
                 await pilot.press("escape")
                 await pilot.pause()
-            if app._screen_name() != screen:
+            if app._screen_name(app.screen) != screen:
                 app.action_stage("pairs" if screen == "label" else screen)
                 await pilot.pause()
                 if screen == "label":
                     app.open_label()
                 await pilot.pause()
-            assert app._screen_name() == screen
+            assert app._screen_name(app.screen) == screen
             await pilot.press(key)
         await app.workers.wait_for_complete()
     assert app._exception is None

@@ -25,13 +25,14 @@ from collections.abc import Callable, Sequence
 from importlib.resources import files
 from pathlib import Path
 
-WORDS = frozenset("you your yours yourself can help try".split())
+WORDS = frozenset(("you", "your", "yours", "yourself", "can", "help", "try"))
 SLIPS = 0.1
 SETTINGS = (
     "reward.reference_completions=16",
     "reward.preview_prompts=0",
     "ppo.max_new_tokens=16",
     "adapters.layers=10",
+    "model.chat_template=chatml",  # the starter's own puts a long system prompt before each of these short texts
     "prompts.heldout_fraction=0.2",
 )
 

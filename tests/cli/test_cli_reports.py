@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
+from rlhf_tui.assessment.records import Accuracy, LabelFacts, Normalisation, Report, TrainingFacts, Verdict
+from rlhf_tui.assessment.report import save_report
 from rlhf_tui.doctor import Check
+from rlhf_tui.preferences.intervals import Estimate, rate
 from rlhf_tui.project import Project
 from rlhf_tui.reports import examination, report, run_summary
 from rlhf_tui.runs.events import Done, Stage
@@ -39,6 +43,103 @@ def test_reward_beside_its_baselines(results: Results) -> None:
 
 def test_reward_without_held_out_pairs(results: Results) -> None:
     assert "cannot be said" in report("reward", results["reward"] | {"heldout": None})
+
+
+VERDICT = {
+    "verdict": "narrow",
+    "headline": "Usable for a narrow taste: right about 64 % (58 to 70 %) of new pairs.",
+    "because": [
+        "Right about 64 % (58 to 70 %) of 240 pairs in cross-validation (a quick head on the base's features)."
+    ],
+    "todo": "Label about 120 more pairs and train again. Or use it as it is: best-of-n shows what it would choose.",
+    "report": "/somewhere/runs/reward-0002/report.md",
+}
+
+
+def test_reward_says_the_verdict_first_then_the_numbers_then_where_the_report_is(results: Results) -> None:
+    text = report("reward", results["reward"] | VERDICT)
+    assert text.splitlines() == [
+        "~ Usable for a narrow taste: right about 64 % (58 to 70 %) of new pairs.",
+        "  · Right about 64 % (58 to 70 %) of 240 pairs in cross-validation (a quick head",
+        "    on the base's features).",
+        "→ Label about 120 more pairs and train again. Or use it as it is: best-of-n",
+        "  shows what it would choose.",
+        "",
+        *report("reward", results["reward"]).splitlines(),
+        "The whole report: /somewhere/runs/reward-0002/report.md",
+    ]
+
+
+@pytest.mark.parametrize(("level", "mark"), [("ready", "✓"), ("narrow", "~"), ("not_yet", "…"), ("broken", "✗")])
+def test_every_verdict_has_a_mark_that_needs_no_colour(level: str, mark: str, results: Results) -> None:
+    assert report("reward", results["reward"] | VERDICT | {"verdict": level}).startswith(f"{mark} Usable")
+
+
+def test_a_verdict_of_a_later_version_and_a_hostile_one_are_still_printed(results: Results) -> None:
+    later = {"verdict": "splendid", "headline": "Splendid.\x1b[2J", "heldout": None}
+    text = report("reward", results["reward"] | later)
+    assert text.splitlines()[0] == "· Splendid.[2J"
+    assert "cannot be said" not in text  # the verdict has said it
+
+
+def a_report() -> Report:
+    """A report with little in it."""
+    return Report(
+        run="reward-0001",
+        labels=LabelFacts("abc", "snapshot.jsonl", (), "half", 5, 40, 40, 30, 10, 1, 20, ("ann",), 0),
+        verdict=Verdict("not_yet", "Not yet — label about 40 more pairs.", ("Too few.",), "Judge them.", 40),
+        measured_on="heldout",
+        heldout=Accuracy(rate(6, 9), 0.66, 1),
+        crossvalidated=None,
+        crossvalidated_by="",
+        train=None,
+        ceiling=None,
+        baselines=(),
+        by_strength=(),
+        by_rater=(),
+        by_length=(),
+        calibration=None,
+        length_correlation=Estimate(None, None, None, 0, False),
+        disagreements=(),
+        curve=None,
+        preview=(),
+        findings=(),
+        normalisation=Normalisation(0.0, 1.0, 40, "judged candidates"),
+        ensemble=None,
+        training=TrainingFacts(2, 2, False, 8, 0, False),
+    )
+
+
+def test_the_report_of_a_run_as_text_markdown_and_json(
+    project: Project, fake_run: Callable[..., RunFolder], cli: Any
+) -> None:
+    run = fake_run(project, "reward", [Done("finished", result={})])
+    save_report(a_report(), run.path)
+    here = ("--project", project.root)
+    text = cli("runs", "report", "1", *here)
+    assert (text.code, text.err) == (0, "")
+    assert text.out.startswith("Not yet — label about 40 more pairs.\n")
+    assert max(map(len, text.out.splitlines())) <= 80
+    markdown = cli("runs", "report", "reward-0001", "--markdown", *here).out
+    assert markdown == (run.path / "report.md").read_text()
+    document = json.loads(cli("runs", "report", "1", "--json", *here).out)
+    assert document == json.loads((run.path / "report.json").read_text())
+
+
+def test_a_run_without_a_report_says_why(project: Project, fake_run: Callable[..., RunFolder], cli: Any) -> None:
+    fake_run(project, "reward", [Stage("loading the model")])
+    fake_run(project, "ppo", [Done("finished")])
+    broken = fake_run(project, "reward", [Done("finished")])
+    (broken.path / "report.json").write_text("{")
+    said = cli("runs", "report", "1", "--project", project.root)
+    assert said.code == 2
+    assert "reward-0001 has no report.\nIt is crashed" in said.err
+    said = cli("runs", "report", "2", "--project", project.root)
+    assert (said.code, said.out) == (2, "")
+    assert "ppo-0002 trained no reward model." in said.err
+    said = cli("runs", "report", "3", "--project", project.root)
+    assert said.code == 1
+    assert "is damaged" in said.err
 
 
 def test_ppo(results: Results) -> None:

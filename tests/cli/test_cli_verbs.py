@@ -34,7 +34,7 @@ def test_the_verbs_are_those_of_the_design() -> None:
         *("prompts import", "prompts list", "generate", "label", "labels import", "labels export", "labels stats"),
         *("labels merge", "labels raters", "labels rater"),
         *("train reward", "train ppo", "runs list", "runs show", "runs watch", "runs pause", "runs resume"),
-        *("runs stop", "compare", "export adapter", "export merged"),
+        *("runs stop", "runs report", "compare", "export adapter", "export merged", "help"),
     }
 
 
@@ -165,10 +165,23 @@ def test_detached(cli, ready: Project, launched) -> None:
     assert found == {"run": "reward-0001", "path": str(ready.runs / "reward-0001")}
 
 
-def test_resume_starts_the_worker_again(cli, ready: Project, launched, fake_run) -> None:
+@pytest.mark.parametrize("kind", ["reward", "ppo"])
+def test_resume_starts_the_worker_again(kind: str, cli, ready: Project, launched, fake_run) -> None:
+    fake_run(ready, kind, [Done("stopped")])
+    assert document(cli("train", kind, "--resume", "1", "--json", "--project", ready.root))["status"] == "finished"
+    assert launched == [f"{kind}-0001"]
+
+
+def test_resume_takes_no_settings_and_no_run_of_another_kind(cli, ready: Project, launched, fake_run) -> None:
     fake_run(ready, "ppo", [Done("stopped")])
-    assert document(cli("train", "ppo", "--resume", "1", "--json", "--project", ready.root))["status"] == "finished"
-    assert launched == ["ppo-0001"]
+    said = cli("train", "reward", "--resume", "1", "--project", ready.root)
+    assert said.code == 2
+    assert "ppo-0001 is not a reward run." in said.err
+    fake_run(ready, "reward", [Done("stopped")])
+    said = cli("train", "reward", "--resume", "2", "--set", "reward.epochs=9", "--project", ready.root)
+    assert said.code == 2
+    assert "Leave out --set." in said.err
+    assert launched == []
 
 
 def test_a_living_run_is_asked_not_started(cli, ready: Project, launched, fake_run) -> None:

@@ -15,13 +15,13 @@ from typing import TYPE_CHECKING, ClassVar, cast
 from textual._styles_cache import StylesCache
 from textual.app import ComposeResult
 from textual.binding import BindingType
-from textual.screen import Screen
 from textual.timer import Timer
 
-from rlhf_tui.app import formatted, keys
+from rlhf_tui.app import keys
 from rlhf_tui.app.labelling import Sitting, described, own_rater
 from rlhf_tui.app.screens import label_draft, label_panels
 from rlhf_tui.app.screens.label_aside import Gathering
+from rlhf_tui.app.screens.label_looking import Looking
 from rlhf_tui.app.screens.label_panels import Progress
 from rlhf_tui.app.screens.label_view import LabelView
 from rlhf_tui.app.screens.label_windows import Windows
@@ -51,7 +51,7 @@ ONLY = {
 PAUSE = 0.3
 
 
-class LabelScreen(Screen[None]):
+class LabelScreen(Looking):
     """Judging candidates. Blind: neither the source nor any score of a candidate is shown."""
 
     BINDINGS: ClassVar[list[BindingType]] = keys.bindings(
@@ -114,11 +114,6 @@ class LabelScreen(Screen[None]):
         """The sitting, which exists once the screen has begun."""
         assert self._sitting is not None
         return self._sitting
-
-    @property
-    def view(self) -> LabelView:
-        """What is drawn."""
-        return self.query_one(LabelView)
 
     @property
     def kind(self) -> str:
@@ -209,46 +204,10 @@ class LabelScreen(Screen[None]):
 
     # Looking
 
-    def action_scroll_all(self, by: int) -> None:
-        """Scroll every candidate by lines."""
-        self.view.candidates.scroll_all(by)
-
-    def action_scroll_page(self, by: int) -> None:
-        """Scroll every candidate by a page."""
-        self.view.candidates.scroll_pages(by)
-
-    def action_scroll_far(self, by: int) -> None:
-        """Scroll every candidate to its beginning or its end."""
-        self.view.candidates.scroll_to_end(by)
-
-    def action_scroll_lit(self, by: int) -> None:
-        """Scroll only the lit candidate."""
-        self.view.candidates.scroll_lit(by)
-
-    def action_light(self, by: int) -> None:
-        """Light up the next candidate, or the one before."""
-        self.view.candidates.step(by)
-        if self.view.look == "diff":
-            self.view.dress()
-
-    def action_zoom(self) -> None:
-        """Only one candidate, then the next, then all again."""
-        self.view.candidates.zoom()
-
     def action_stack(self) -> None:
         """Side by side or one above the other."""
         self.view.candidates.stack()
         self.sitting.layout = self.view.candidates.arrangement.name
-
-    def action_markdown(self) -> None:
-        """Formatted, or as it was written."""
-        self._look("markdown")
-        if self.view.look and any(len(pane.text) > formatted.LONGEST for pane in self.view.candidates.shown):
-            self.notify(f"Texts of more than {formatted.LONGEST:,} characters stay as they are.", timeout=3)
-
-    def action_word_diff(self) -> None:
-        """Mark the words that the other answer does not have."""
-        self._look("diff")
 
     def action_ask(self, what: str) -> None:
         """Open a window; what it hands back is dealt with in `label_windows`."""
@@ -263,19 +222,11 @@ class LabelScreen(Screen[None]):
     def begin(self, *, rater: Rater | None = None, rules: Rules | None = None) -> None:
         """A new sitting: at first, and for another rater or another mode."""
         rater, rules = rater or self._rater, rules or self.rules
-        before, size = self._sitting, self.app.size
+        before = self._sitting
         layout = self.view.candidates.arranged(2 if rules.kind == "pair" else rules.size).name
 
         def begin() -> None:
-            after = Sitting(
-                self.store,
-                rater or own_rater(self.store),
-                rules=rules,
-                columns=size.width,
-                rows=size.height,
-                layout=layout,
-                clock=self._clock,
-            )
+            after = self.sit(rater or own_rater(self.store), rules, layout)
             if before:
                 before.close()
             # Only now: should closing fail, the keys still answer what is on screen.
@@ -290,6 +241,13 @@ class LabelScreen(Screen[None]):
                 self.set_interval(1.0, self._look_for_more)
         elif before is None:
             self.view.show_nothing(lines(tinted(self._trouble, "warn"), "", f"{self._key('label.back')} goes back."))
+
+    def sit(self, rater: Rater, rules: Rules, layout: str) -> Sitting:
+        """Sit a rater down. Raises UserError when the store cannot have it."""
+        size = self.app.size
+        return Sitting(
+            self.store, rater, rules=rules, columns=size.width, rows=size.height, layout=layout, clock=self._clock
+        )
 
     def _answer(self, verdict: Verdict) -> None:
         shown = self.sitting.shown
@@ -415,10 +373,6 @@ class LabelScreen(Screen[None]):
 
     def _key(self, action_id: str) -> str:
         return keys.key_of(self.keys_named, action_id, self._keymap)
-
-    def _look(self, look: str) -> None:
-        self.view.look = "" if self.view.look == look else look
-        self.view.dress()
 
 
 def _settle_memory() -> None:

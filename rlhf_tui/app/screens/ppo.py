@@ -11,6 +11,7 @@ from textual.containers import Container
 from textual.content import Content
 
 from rlhf_tui.app import keys, words
+from rlhf_tui.app.appraisal import LEVELS as LEVELS_OF_REWARD
 from rlhf_tui.app.overview import Overview, Watched
 from rlhf_tui.app.screens.reward import heldout_result
 from rlhf_tui.app.screens.stage import STATES, StageScreen, progress_body, state_line
@@ -51,13 +52,13 @@ class PpoScreen(StageScreen):
 
     def compose_body(self) -> ComposeResult:
         """Two layouts: the plan while there is no run, the charts once there is one."""
-        with Container(id="plan"):
+        with Container(id="plan", classes="page"):
             with Container(classes="side-by-side facts"):
                 yield Panel("Plan", id="setup")
                 yield Panel("The leash", id="leash")
             yield Panel("Before you start", id="ready")
             yield Panel("Next", id="next")
-        with Container(id="live"):
+        with Container(id="live", classes="page"):
             with Container(classes="charts two four-when-large"):
                 yield Chart("score", "score")
                 yield Chart("kl", "KL to the reference")
@@ -165,20 +166,29 @@ def leash_rows(settings: Settings) -> list[Row]:
 def readiness(view: Overview) -> Content:
     """What PPO builds on, with a mark for each."""
     missing = view.missing("ppo")
-    result = heldout_result(view.run("reward"))
-    there = "✓ a reward model is there"
-    if "accuracy" in result:
-        there += f": it agrees with {words.percent(result['accuracy'])} of the held-out judgements"
     labels = words.plural(view.counts.judgements, "judgement")
     kept = words.plural(view.counts.heldout, "held-out prompt")
     enough = view.counts.judgements >= 100
     return lines(
-        tinted("⚠ no reward model yet", "warn") if missing else tinted(there, "good"),
+        tinted("⚠ no reward model yet", "warn") if missing else reward_model(view.run("reward")),
         tinted(f"✓ {labels}", "good") if enough else tinted(f"⚠ {labels}: few; 100 and more is usual", "warn"),
         tinted(f"✓ {kept}, kept for comparing", "good")
         if view.counts.heldout
         else tinted("⚠ no held-out prompts to compare on", "warn"),
     )
+
+
+def reward_model(run: Watched | None) -> Content:
+    """What the newest training said of its reward model: the verdict, or what an older version measured."""
+    said = run.state.done.result if run and run.state.done else {}
+    if said.get("verdict") in LEVELS_OF_REWARD and isinstance(said.get("headline"), str):
+        mark, tone = LEVELS_OF_REWARD[said["verdict"]]
+        return tinted(f"{mark} reward model: {clean(said['headline'])}", tone)
+    result = heldout_result(run)
+    there = "✓ a reward model is there"
+    if "accuracy" in result:
+        there += f": it agrees with {words.percent(result['accuracy'])} of the held-out judgements"
+    return tinted(there, "good")
 
 
 def chart_note(metric: str, run: Watched) -> str:

@@ -1,62 +1,245 @@
-"""Stage 3, Reward: a model learns the rater's taste, and is held against two rules that know nothing."""
+"""Stage 3, Reward: a model learns the rater's taste, and is asked whether it is good enough."""
 
 from __future__ import annotations
 
 import math
+import sqlite3
 from collections.abc import Mapping
+from functools import partial
 from typing import Any, ClassVar
 
 from textual.app import ComposeResult
 from textual.binding import BindingType
 from textual.containers import Container
 from textual.content import Content
+from textual.message import Message
+from textual.widgets import Static
 
 from rlhf_tui.app import keys, words
+from rlhf_tui.app.appraisal import Appraisal, with_handles
 from rlhf_tui.app.overview import Overview, Watched
+from rlhf_tui.app.screens import reward_panels
+from rlhf_tui.app.screens.reward_pictures import CALIBRATION, CURVE, captioned
+from rlhf_tui.app.screens.reward_windows import BestOfDialog, DisagreementsDialog, ReportDialog
 from rlhf_tui.app.screens.stage import StageScreen, progress_body
 from rlhf_tui.app.widgets.chart import Chart
-from rlhf_tui.app.widgets.panel import Panel, Row, lines, rows, tinted
+from rlhf_tui.app.widgets.panel import Body, Panel, Row, lines, rows, tinted
+from rlhf_tui.assessment.records import Report
+from rlhf_tui.errors import UserError
+from rlhf_tui.preferences.display import clean
+from rlhf_tui.preferences.store import Store
+from rlhf_tui.project import Project
 from rlhf_tui.settings import Settings
+
+#: How many lines of accuracies there are on a small and on a large terminal.
+MEASURED, MEASURED_WIDE = 5, 7
+PATIENCE = 0.5  # seconds that a look at the labels waits for another program's lock
 
 
 class RewardScreen(StageScreen):
-    """Training curves, the held-out result beside its baselines, and whose taste it is."""
+    """While it trains, curves; after that the verdict with its reasons, and what to do next."""
 
     STAGE = "reward"
     BINDINGS: ClassVar[list[BindingType]] = keys.bindings("reward")
 
+    class Hashed(Message):
+        """The hash of the labels as they are now; empty when they could not be read."""
+
+        def __init__(self, labels: str) -> None:
+            super().__init__()
+            self.labels = labels
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._appraisal = Appraisal()
+        self._curves_of = ""  # the run whose curves are wanted although there is a report
+        self._hashed: object = None
+        self._labels = ""
+
     def compose_body(self) -> ComposeResult:
-        """Progress, charts, then the result beside the setup."""
-        yield Panel("Training", id="progress")
-        with Container(classes="charts two"):
-            yield Chart("loss", "train loss")
-            yield Chart("accuracy", "train accuracy", rule=0.5)
-            yield Chart("heldout_loss", "held-out loss", classes="only-large")
-            yield Chart("heldout_accuracy", "held-out accuracy", rule=0.5, classes="only-large")
-            yield Chart("margin", "margin", rule=0.0, classes="only-large")
-            yield Chart("grad_norm", "gradient norm", classes="only-large")
-        with Container(classes="side-by-side facts"):
-            yield Panel("Held-out pairs", id="result")
-            yield Panel("Setup", id="setup")
-        yield Panel("Whose taste", id="taste")
+        """Two layouts: the curves while there is no report, the report once there is one."""
+        with Container(id="training", classes="page"):
+            yield Panel("Training", id="progress")
+            with Container(classes="charts two"):
+                yield Chart("loss", "train loss")
+                yield Chart("accuracy", "train accuracy", rule=0.5)
+                yield Chart("heldout_loss", "held-out loss", classes="only-large")
+                yield Chart("heldout_accuracy", "held-out accuracy", rule=0.5, classes="only-large")
+                yield Chart("margin", "margin", rule=0.0, classes="only-large")
+                yield Chart("grad_norm", "gradient norm", classes="only-large")
+            with Container(classes="side-by-side facts"):
+                yield Panel("Held-out pairs", id="result")
+                yield Panel("Setup", id="setup")
+            yield Panel("Whose taste", id="taste")
+        with Container(id="report", classes="page"):
+            yield Panel("Is it good enough?", id="verdict")
+            yield Static("", id="asides", markup=False)
+            with Container(classes="side-by-side", id="measures"):
+                yield Panel("How often it is right", id="accuracy")
+                yield Panel("What was found", id="findings", classes="only-large")
+            with Container(classes="side-by-side only-large curves"):
+                yield Panel(CALIBRATION, id="calibration")
+                yield Panel(CURVE, id="curve")
+                yield Panel("Where it is right", id="slices")
+            with Container(classes="side-by-side only-large others"):
+                yield Panel("Largest disagreements", id="apart")
+                yield Panel("Best of n", id="best")
+                yield Panel("From what", id="origin")
+
+    @property
+    def report(self) -> Report | None:
+        """The report of the newest run; None while it trains, or when there is none."""
+        found = self._appraisal.of(self._finished.folder) if self._finished else None
+        return with_handles(found, self.overview.raters) if found else None
+
+    @property
+    def has_report(self) -> bool:
+        """Whether the keys that read one do something."""
+        return self.report is not None
+
+    @property
+    def _finished(self) -> Watched | None:
+        run = self.run_shown
+        return run if run and run.status == "finished" else None
+
+    @property
+    def _trouble(self) -> UserError | None:
+        """Why a finished run's report cannot be shown, once that has been tried."""
+        return self._appraisal.trouble if self._finished else None
 
     def show(self, view: Overview) -> None:
-        """Fill the panels and charts."""
+        """Fill whichever layout is up."""
+        run, report = self.run_shown, self.report
+        if run and run.name == self._curves_of:
+            report = None
+        self.query_one("#training").display = report is None
+        self.query_one("#report").display = report is not None
+        if report:
+            self._show_report(report, view)
+        else:
+            self._show_training(view)
+
+    def _show_training(self, view: Overview) -> None:
         run = self.run_shown
         panel = self.query_one("#progress", Panel)
-        panel.show(progress_body(run) if run else before_start(view))
+        back = f"{self._key('reward.curves')} shows the report" if self.has_report else ""
+        panel.show(progress_body(run) if run else before_start(view), note=back)
         for chart in self.query(Chart):
             if run:
                 chart.show(run.state.line(chart.metric), note=heldout_note(chart.metric, run))
         result = self.query_one("#result", Panel)
-        result.show(heldout(run), note=f"n = {heldout_result(run)['n']}" if "n" in heldout_result(run) else "")
+        result.show(
+            unreadable(self._key("reward.report")) if self._trouble else heldout(run),
+            note=f"n = {heldout_result(run)['n']}" if "n" in heldout_result(run) else "",
+        )
         if view.settings:
             self.query_one("#setup", Panel).show(rows(setup_rows(view, view.settings)))
         self.query_one("#taste", Panel).show(taste(view))
 
+    def _show_report(self, report: Report, view: Overview) -> None:
+        key = self._key
+        read = key("reward.report")
+        parts: dict[str, Body] = {
+            "verdict": lambda w, h: reward_panels.banner(report, w, h, read),
+            "accuracy": lambda w, _: reward_panels.accuracy(report, w, MEASURED_WIDE if self.wide else MEASURED),
+            "findings": lambda w, h: reward_panels.findings(report.findings, w, h),
+            "calibration": lambda w, h: captioned(report, CALIBRATION, w, h),
+            "curve": lambda w, h: captioned(report, CURVE, w, h),
+            "slices": lambda w, h: reward_panels.slices(report, w, h),
+            "apart": lambda w, h: reward_panels.disagreements(report, w, h, key("reward.disagreements")),
+            "best": lambda w, h: reward_panels.best_of(report, w, h, key("reward.best")),
+            "origin": lambda *_: reward_panels.facts(report),
+        }
+        for name, body in parts.items():
+            self.query_one(f"#report #{name}", Panel).show(body)
+        self.query_one("#report #verdict", Panel).border_subtitle = Content(clean(report.run))
+        self.query_one("#accuracy", Panel).border_subtitle = Content(reward_panels.INTERVALS)
+        asides = []
+        if self._stale(report, view):
+            asides.append(tinted(f"⚠ The labels have changed since: {key('reward.start')} trains again.", "warn"))
+        if report.findings and not self.wide:
+            asides.append(reward_panels.summary(report, read))
+        below = self.query_one("#asides", Static)
+        below.display = bool(asides)
+        below.update(lines(*asides))
+
+    def action_read_report(self) -> None:
+        """The whole report in a window."""
+        if report := self._report_or_say():
+            self.app.push_screen(ReportDialog(report))
+
+    def action_disagreements(self) -> None:
+        """The largest disagreements, to read and to judge again."""
+        report = self._report_or_say()
+        if report and report.disagreements:
+            self.app.push_screen(
+                DisagreementsDialog(
+                    report.disagreements, partial(_active, self.overview.project), self.rlhf.judge_again
+                )
+            )
+        elif report:
+            self.notify("It prefers what the raters preferred wherever that could be measured.", timeout=4)
+
+    def action_best_of(self) -> None:
+        """What it would choose of 1, 4 and 16."""
+        report = self._report_or_say()
+        if report and report.preview:
+            self.app.push_screen(BestOfDialog(report.preview))
+        elif report:
+            self.notify("No completions were sampled for this (reward.preview_prompts).", timeout=4)
+
+    def action_curves(self) -> None:
+        """The training curves, or the report again."""
+        run = self.run_shown
+        if run and self._report_or_say():
+            self._curves_of = "" if self._curves_of == run.name else run.name
+            self.renew()
+
+    def on_reward_screen_hashed(self, event: Hashed) -> None:
+        """What the labels are now is known, or could not be read."""
+        if not event.labels:
+            self._hashed = None  # tried again when something changes
+        elif event.labels != self._labels:
+            self._labels = event.labels
+            self.renew()
+
     def command(self) -> str:
-        """The same on the command line."""
-        return "train reward"
+        """The same on the command line: the report while it is on screen, else the training."""
+        shown = self._finished if self.query_one("#report").display else None
+        return f"runs report {shown.name}" if shown else "train reward"
+
+    def _report_or_say(self) -> Report | None:
+        report = self.report
+        if report is None:
+            if self._trouble:
+                self.rlhf.show_error(self._trouble)
+            else:
+                self.notify("There is no report yet: it comes when a training has finished.", timeout=3)
+        return report
+
+    def _key(self, action_id: str) -> str:
+        return keys.key_of(self.STAGE, action_id, self.rlhf.keymap)
+
+    def _stale(self, report: Report, view: Overview) -> bool:
+        """Whether the labels are others now. A thread makes their hash, only after they have been written to."""
+        if view.labels_seen != self._hashed:
+            self._hashed = view.labels_seen
+            self.run_worker(self._hash, thread=True, exclusive=True, group="labels", exit_on_error=False)
+        return self._labels not in ("", report.labels.hash)
+
+    def _hash(self) -> None:
+        try:
+            with Store.open(self.overview.project.database, patience=PATIENCE) as store:
+                labels = store.snapshot_hash()
+        except (UserError, sqlite3.Error):
+            labels = ""
+        self.post_message(self.Hashed(labels))
+
+
+def _active(project: Project) -> frozenset[int]:
+    """The judgements that count now. Raises UserError when the store cannot be read."""
+    with Store.open(project.database, patience=PATIENCE) as store:
+        return frozenset(fact.judgement_id for fact in store.facts())
 
 
 def before_start(view: Overview) -> Content:
@@ -65,6 +248,11 @@ def before_start(view: Overview) -> Content:
     if missing:
         return tinted(str(missing).replace("\n", " "), "warn")
     return Content(f"Press ⏎ to train on {words.plural(view.counts.teaching, 'judgement')}.")
+
+
+def unreadable(key: str) -> Content:
+    """That there is a report, but none to show."""
+    return tinted(f"⚠ The report cannot be read: {key} says why.", "warn")
 
 
 def heldout_result(run: Watched | None) -> Mapping[str, Any]:

@@ -91,11 +91,20 @@ class StageScreen(Screen[None]):
         left, right = headline(view, self.rlhf.starting, time.time(), self.app.size.width)
         self.query_one("#head", Ends).show(left, right)
         self.query_one(StageBar).show([view.mark(name) for name, _ in keys.STAGES])
-        keymap = self.rlhf.keymap
-        self.query_one(KeyLine).show(
-            keys.footer(self.STAGE, self.app.size.width, live=view.live is not None, keymap=keymap)
+        footer = keys.footer(
+            self.STAGE,
+            self.app.size.width,
+            live=view.live is not None,
+            report=self.has_report,
+            keymap=self.rlhf.keymap,
         )
+        self.query_one(KeyLine).show(footer)
         self.show(view)
+
+    @property
+    def has_report(self) -> bool:
+        """Whether there is a report to read on this screen."""
+        return False
 
     def show(self, view: Overview) -> None:
         """Fill the stage's own widgets."""
@@ -110,7 +119,7 @@ class StageScreen(Screen[None]):
 
     def action_scroll_body(self, by: int) -> None:
         """Scroll whatever part of the body does not fit, by most of a page."""
-        for part in self.query("#body, #plan, #live").results(Container):
+        for part in self.query("#body, .page").results(Container):
             if part.max_scroll_y > 0:
                 part.scroll_relative(y=by * max(part.size.height - 2, 1), animate=False)
 
