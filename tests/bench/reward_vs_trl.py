@@ -21,9 +21,9 @@ step; AdamW; the same peak learning rate for the adapter, weight decay, linear r
 of every step is the same to the last digit), gradients clipped at 1, centring 0.01 (TRL's advice, our default);
 the same seeds and folds; the score is read at the last token; the weights after the last step count, not the best
 epoch's. A forward pass is meant to hold as many tokens on both sides, --micro pairs of the greatest length, since
-memory follows from that. Ours never cuts the candidates of a prompt apart, to run each once for all its pairs:
-one with very many may exceed it, and an optimiser step takes --batch pairs or a few more, so that there are
-fewer steps. One process at a time; the sides take turns at going first.
+memory follows from that. Ours runs each candidate of a prompt once for all its pairs, a prompt with too many in
+parts; an optimiser step takes --batch pairs or a few more, so that there are fewer steps. One process at a time; the
+sides take turns at going first.
 
 TRL at its best on a CPU.  RewardTrainer 1.12 loads the model itself (AutoModelForSequenceClassification, one
 label) and trains the score head as its documentation asks (`modules_to_save=["score"]`). Of its defaults these
@@ -44,7 +44,7 @@ difference is the engine. Keeping the epoch that is best on held-out pairs is of
 
 Measured, in the same way on both sides.  *train*: seconds from the call, with a loaded model and ready ids, to
 the end of the last optimiser step (seen by a hook in torch), collation, warm-ups of any kind and measurements in
-between included (TRL makes none; ours scores the held-out pairs after starting the head). *all*: the same until
+between included. *all*: the same until
 held-out scores are there; for TRL every held-out candidate is scored once, by length, where its own evaluation
 loop would score it for each pair; ours also scores its training pairs, for its report. Both are summed over folds
 and seeds. *peak*: ru_maxrss of the process, everything that it imports and loads included, the highest of all
