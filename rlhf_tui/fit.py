@@ -32,7 +32,7 @@ _SLACK = 0.06
 _LOGITS_BYTES = 16
 # ids, positions, targets (8 each), mask, and the log-probabilities, values, advantages … of a rollout, per token.
 _ROLLOUT_BYTES = 56
-# On the CPU, reward training keeps the shared layers' results up to this (_KEPT_BYTES of training/reward.py).
+# On the CPU, reward training keeps the shared layers' results up to this (_KEPT_BYTES of training/shared.py).
 _KEPT_BYTES = 512 * 2**20
 
 

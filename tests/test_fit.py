@@ -368,9 +368,9 @@ def test_auto_is_resolved_as_the_loader_does() -> None:
 def test_the_chunk_is_that_of_the_engine() -> None:
     source = Path(fit.__file__).with_name("model") / "logprobs.py"
     assert f"\nCHUNK = {fit._CHUNK} " in source.read_text(encoding="utf-8")
-    reward = Path(fit.__file__).with_name("training") / "reward.py"
+    shared = Path(fit.__file__).with_name("training") / "shared.py"
     assert fit._KEPT_BYTES == 512 * 2**20
-    assert "\n_KEPT_BYTES = 512 * 2**20" in reward.read_text(encoding="utf-8")
+    assert "\n_KEPT_BYTES = 512 * 2**20" in shared.read_text(encoding="utf-8")
 
 
 # -- reading a model's shape ----------------------------------------------------------------------

@@ -255,6 +255,28 @@ def test_a_rater_nobody_knows_is_refused_before_anything_is_trained(finished: Pr
     assert done.error is not None
     assert "demi" in done.error["what"]
     assert "demo" in done.error["why"]
+    assert not any(isinstance(one, Stage) and one.name == "loading the model" for one in events(run))
     assert not (run.path / "snapshot.jsonl").exists()
     with pytest.raises(UserError):
         snapshots.read(run.path / "snapshot.jsonl")
+
+
+def test_held_out_prompts_that_are_all_too_long_cost_only_the_preview(tiny_folder: Path, tmp_path: Path) -> None:
+    quick = ("adapters.rank=4", "reward.epochs=1", "reward.reference_completions=4", "ppo.max_new_tokens=4")
+    overrides = (*quick, "model.max_prompt_tokens=64", "run.threads=1", f"model.name={tiny_folder}")
+    project = create_project(tmp_path / "p", overrides=overrides)
+    rows = [{"prompt": f"Number {n}?", "chosen": f"It is {n}.", "rejected": "No.", "split": "train"} for n in range(12)]
+    rows.append({"prompt": "long " * 500, "chosen": "Yes.", "rejected": "No.", "split": "heldout"})
+    labels = tmp_path / "labels.jsonl"
+    labels.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    with project.store() as store:
+        store.add_rater("me", kind="human", card={})
+        import_labels(store, labels, rater="me", heldout_fraction=0.2)
+    run = create_run(project, "reward")
+    done = execute(project, run)
+    assert done.status == "finished", done
+    assert done.result["pairs_too_long"] == 1
+    report = load_report(run.path)
+    assert report is not None
+    assert report.preview == ()
+    assert report.normalisation.n == 4

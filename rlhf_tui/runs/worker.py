@@ -31,7 +31,7 @@ from rlhf_tui.runs.folder import RunBusy, RunFolder, find
 from rlhf_tui.runs.journal import FULL, DiskFull, JournalWriter
 from rlhf_tui.settings import Settings, from_tree
 
-STAGES = "rlhf_tui.runs.stages"
+STAGES = "rlhf_tui.stages.table"
 BUSY = 75  # EX_TEMPFAIL of sysexits.h
 
 # Which settings make a stage fit into less memory, most effective first.

@@ -16,6 +16,7 @@ from rlhf_tui.model.roles import Roles
 from rlhf_tui.training.backoff import MicroBatching
 from rlhf_tui.training.batching import Pooling, Tokens, micro_batches, pad, pooled
 from rlhf_tui.training.groups import Pair
+from rlhf_tui.training.shared import SharedLayers
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,7 @@ class Features:
 
 def base_features(
     roles: Roles,
+    shared: SharedLayers,
     sequences: Sequence[Tokens],
     pooling: Pooling,
     sizes: MicroBatching,
@@ -51,8 +53,8 @@ def base_features(
     def run() -> None:
         done = 0
         for members in micro_batches(lengths, sizes.most_tokens):
-            batch = pad([unique[index] for index in members], roles.base.device)
-            values[members] = pooled(roles.decoder, roles.decoder.lower(batch.ids), batch, pooling).float().cpu()
+            batch, lower = shared.run([unique[index] for index in members])
+            values[members] = pooled(roles.decoder, lower, batch, pooling).float().cpu()
             done += len(members)
             progress(done)
 

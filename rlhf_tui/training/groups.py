@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from rlhf_tui.model.roles import Roles
-from rlhf_tui.training.batching import Batch, Pooling, Tokens, micro_batches, pad, pooled
+from rlhf_tui.training.batching import Pooling, Tokens, micro_batches, pooled
+from rlhf_tui.training.shared import SharedLayers
 
 
 @dataclass(frozen=True)
@@ -41,11 +42,6 @@ class Group:
     @property
     def longest(self) -> int:
         return max(len(one) for one in self.candidates)
-
-    @property
-    def tokens(self) -> int:
-        """What it takes in a forward pass, padding included."""
-        return len(self.candidates) * self.longest
 
 
 def grouped(pairs: Sequence[Pair], members: Iterable[int]) -> list[Group]:
@@ -83,28 +79,28 @@ def fits(groups: Sequence[Group], most_tokens: int) -> list[list[Group]]:
 class _Rows:
     """Some candidates in one forward pass, padded together."""
 
-    def __init__(self, roles: Roles, sequences: Sequence[Tokens]) -> None:
-        self._roles = roles
-        self._batch: Batch = pad(sequences, roles.base.device)
-        self._lower: Tensor | None = None
+    def __init__(self, roles: Roles, shared: SharedLayers, sequences: Sequence[Tokens]) -> None:
+        self._roles, self._shared, self._sequences = roles, shared, sequences
 
     def scores(self, pooling: Pooling) -> Tensor:
         """Scores of the active reward role. → (rows,)"""
-        lower = self._lower if self._lower is not None else self._roles.decoder.lower(self._batch.ids)
-        scores: Tensor = self._roles.head("reward")(pooled(self._roles.decoder, lower, self._batch, pooling))
+        batch, lower = self._shared.run(self._sequences)
+        scores: Tensor = self._roles.head("reward")(pooled(self._roles.decoder, lower, batch, pooling))
         return scores
-
-    def keep_lower(self) -> int:
-        """Keep the shared layers' result, so that later epochs start from it; returns its bytes."""
-        self._lower = self._roles.decoder.lower(self._batch.ids)
-        return self._lower.numel() * self._lower.element_size()
 
 
 class Chunk:
     """Some groups that go through the model together: in one forward pass, or a single large group in several."""
 
     def __init__(
-        self, roles: Roles, pairs: Sequence[Pair], groups: Sequence[Group], *, smoothing: float, most_tokens: int
+        self,
+        roles: Roles,
+        shared: SharedLayers,
+        pairs: Sequence[Pair],
+        groups: Sequence[Group],
+        *,
+        smoothing: float,
+        most_tokens: int,
     ) -> None:
         device = roles.base.device
         self.members = [index for group in groups for index in group.members]
@@ -120,7 +116,7 @@ class Chunk:
         self.smoothing = torch.tensor(
             [smoothing if pair.smoothing is None else pair.smoothing for pair in mine], device=device
         )
-        self._parts = [_Rows(roles, part) for part in parts]
+        self._parts = [_Rows(roles, shared, part) for part in parts]
 
     def scores(self, pooling: Pooling) -> Tensor:
         """Scores of the candidates by the active reward role, in the order of `sequences`. → (candidates,)"""
@@ -144,10 +140,6 @@ class Chunk:
         for part, gradient in zip(self._parts, torch.split(at_scores, [len(piece) for piece in pieces]), strict=True):
             torch.autograd.backward(part.scores(pooling), gradient)
         return scores.detach()
-
-    def keep_lower(self) -> int:
-        """Keep the shared layers' result, so that later epochs start from it; returns its bytes."""
-        return sum(part.keep_lower() for part in self._parts)
 
 
 def parts_of(groups: Sequence[Group], most_tokens: int) -> list[list[Tokens]]:

@@ -23,9 +23,9 @@ from rlhf_tui.training.groups import Chunk, Group, Pair, candidates_of, dealt, f
 from rlhf_tui.training.memory import measure
 from rlhf_tui.training.optimisation import adam, cosine, set_rate
 from rlhf_tui.training.probe import head_start
+from rlhf_tui.training.shared import SharedLayers
 
 _HELDOUT = -1  # in the place of an optimiser batch's number
-_KEPT_BYTES = 512 * 2**20  # shared layers' results kept between epochs, on the CPU
 
 
 @dataclass(frozen=True)
@@ -91,11 +91,13 @@ class RewardTrainer:
         *,
         seed: int,
         emit: EventSink,
+        shared: SharedLayers | None = None,
         features: Features | None = None,
     ) -> None:
         self.roles = roles
         self.done = 0
         self._settings, self._seed, self._emit, self._features = settings, seed, emit, features
+        self._shared = shared or SharedLayers(roles)
         self._train, self._heldout = list(train), list(heldout)
         usable = [index for index, pair in enumerate(train) if settings.ties == "half" or not pair.tie]
         if not usable:
@@ -123,7 +125,6 @@ class RewardTrainer:
         self._measured: PairScores | None = None  # the held-out pairs, by the weights as they are
         self._chunks: dict[int, list[Chunk]] = {}
         self._cut_for = self.sizes.most_tokens
-        self._room = 0
 
     # -- what a checkpoint holds --------------------------------------------------------------
 
@@ -164,6 +165,8 @@ class RewardTrainer:
         `save` is called after every reward.save_every steps and every epoch; `boundary` between steps, with what
         saves: it may raise to stop. Raises UserError when a number is not finite or the adapter does not move.
         """
+        known = candidates_of([*self._train, *self._heldout])
+        self._shared.keep(known, self._settings.micro_batch_tokens)
         if self.done == 0:
             self._start()
         self._emit(Progress(self.done, self.steps, "steps"))
@@ -187,7 +190,8 @@ class RewardTrainer:
         self._emit(Stage("fitting the head on the base's features"))
         pairs = [self._train[index] for index in self._usable]
         if self._features is None:
-            self._features = base_features(self.roles, candidates_of(pairs), self._settings.pooling, self.sizes)
+            sequences = candidates_of(pairs)
+            self._features = base_features(self.roles, self._shared, sequences, self._settings.pooling, self.sizes)
         guards.require_finite_features(self._features.values, self.roles.base.dtype)
         weight, bias = head_start(self._features, pairs, self._settings.label_smoothing, self._settings.probe_ridge)
         head = self.roles.head("reward")
@@ -332,23 +336,17 @@ class RewardTrainer:
             return self.sizes.survive(run, lambda: self._sizes(groups))
 
     def _cut(self, number: int, groups: Sequence[Group]) -> list[Chunk]:
-        """The forward passes of an optimiser batch (or of the held-out pairs), cut once for each size.
-
-        On the CPU the shared layers run once for all epochs, as far as keeping their results takes little memory.
-        """
+        """The forward passes of an optimiser batch (or of the held-out pairs), cut once for each size."""
         if self._cut_for != self.sizes.most_tokens:
             self._chunks.clear()
-            self._cut_for, self._room = self.sizes.most_tokens, 0
+            self._cut_for = self.sizes.most_tokens
         if number not in self._chunks:
             parts = fits(groups, self.sizes.most_tokens)
             pairs = self._heldout if number == _HELDOUT else self._train
             smoothing, most = self._settings.label_smoothing, self.sizes.most_tokens
-            chunks = [Chunk(self.roles, pairs, part, smoothing=smoothing, most_tokens=most) for part in parts]
-            if self.roles.base.device.type == "cpu" and self.roles.shares_layers:
-                for chunk in chunks:
-                    if self._room < _KEPT_BYTES:
-                        self._room += chunk.keep_lower()
-            self._chunks[number] = chunks
+            self._chunks[number] = [
+                Chunk(self.roles, self._shared, pairs, part, smoothing=smoothing, most_tokens=most) for part in parts
+            ]
         return self._chunks[number]
 
     def _sizes(self, groups: Sequence[Group]) -> tuple[int, int]:

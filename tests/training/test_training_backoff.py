@@ -21,6 +21,7 @@ from rlhf_tui.training.batching import Tokens
 from rlhf_tui.training.features import base_features, score_tokens
 from rlhf_tui.training.groups import Pair
 from rlhf_tui.training.reward import Trained, train_reward
+from rlhf_tui.training.shared import SharedLayers
 
 FreshRoles = Callable[..., Roles]
 SETTINGS = RewardSettings(epochs=2, patience=0, learning_rate=1e-3, batch_pairs=6, micro_batch_tokens=4096)
@@ -110,13 +111,18 @@ def test_scoring_and_reading_features_survive_too(fresh_roles: FreshRoles) -> No
     roles = fresh_roles()
     sequences = [side for pair in pairs(10, seed=4) for side in (pair.chosen, pair.rejected)]
     plenty = MicroBatching(roles.base, 10_000, "off")
-    wanted = score_tokens(roles, sequences, "last", plenty), base_features(roles, sequences, "mean", plenty).values
+    wanted = (
+        score_tokens(roles, sequences, "last", plenty),
+        base_features(roles, SharedLayers(roles), sequences, "mean", plenty).values,
+    )
     roles._decoder = Allocator(roles, 40)
     sizes = MicroBatching(roles.base, 10_000, "off")
     assert torch.allclose(score_tokens(roles, sequences, "last", sizes), wanted[0], atol=1e-5)
     assert sizes.back_offs > 0
     assert sizes.most_tokens <= 40
-    assert torch.allclose(base_features(roles, sequences, "mean", sizes).values, wanted[1], atol=1e-5)
+    assert torch.allclose(
+        base_features(roles, SharedLayers(roles), sequences, "mean", sizes).values, wanted[1], atol=1e-5
+    )
 
 
 def test_other_errors_are_not_taken_for_a_lack_of_memory(fresh_roles: FreshRoles) -> None:

@@ -22,6 +22,7 @@ from rlhf_tui.training.checkpoint import load_checkpoint, newest_checkpoint, sav
 from rlhf_tui.training.features import base_features, invariance, score_tokens
 from rlhf_tui.training.groups import Pair, candidates_of
 from rlhf_tui.training.reward import RewardTrainer, Trained, train_reward
+from rlhf_tui.training.shared import SharedLayers
 
 FreshRoles = Callable[..., Roles]
 SETTINGS = RewardSettings(
@@ -304,7 +305,7 @@ def test_features_are_the_bases_own_whatever_the_adapters_say(fresh_roles: Fresh
     roles = fresh_roles()
     pairs = tasteful(5, seed=1)
     sizes = MicroBatching(roles.base, 64, "off")
-    found = base_features(roles, candidates_of(pairs), "last", sizes)
+    found = base_features(roles, SharedLayers(roles), candidates_of(pairs), "last", sizes)
     stack = roles.base.model.get_decoder()
     with torch.no_grad(), roles.reference():
         for pair in pairs:
@@ -313,6 +314,37 @@ def test_features_are_the_bases_own_whatever_the_adapters_say(fresh_roles: Fresh
             assert torch.allclose(found.of([pair.chosen])[0], wanted, atol=1e-5)
     gaps = found.gaps(pairs)
     assert torch.equal(gaps[2], found.of([pairs[2].chosen])[0] - found.of([pairs[2].rejected])[0])
+
+
+def test_the_shared_layers_run_once_a_sequence(fresh_roles: FreshRoles) -> None:
+    """For all epochs, the features and the held-out pairs together."""
+    roles, ran = fresh_roles(layers=2), 0
+    below, pairs = roles.decoder.lower, tasteful(20, seed=1)
+
+    def counted(ids: torch.Tensor) -> torch.Tensor:
+        nonlocal ran
+        ran += len(ids)
+        return below(ids)
+
+    roles.decoder.lower = counted  # type: ignore[method-assign]
+    trainer = trainer_of(roles, [])
+    trainer.run(save=lambda training: None, boundary=lambda save: None)
+    known = candidates_of([*trainer._train, *trainer._heldout])
+    assert trainer.done > len(pairs) // 16 > 0
+    assert ran == len(known)
+
+
+def test_gradient_checkpointing_gives_the_same_weights(fresh_roles: FreshRoles) -> None:
+    found = []
+    for choice in ("off", "on"):
+        roles = fresh_roles(layers=2)
+        trained = trainer_of(roles, [], checkpointing=choice).run(
+            save=lambda training: None, boundary=lambda save: None
+        )
+        assert trained.checkpointing == (choice == "on")
+        found.append(roles.parameters("reward"))
+    for one, other in zip(*found, strict=True):
+        assert torch.equal(one, other)
 
 
 def test_no_pair_to_learn_from_is_an_error(fresh_roles: FreshRoles) -> None:

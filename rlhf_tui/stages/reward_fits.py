@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import msgspec
@@ -19,11 +19,12 @@ from rlhf_tui.model.roles import Roles
 from rlhf_tui.runs.events import Checkpoint, Event, EventSink, Metric, Stage
 from rlhf_tui.runs.folder import write_whole
 from rlhf_tui.runs.worker import StageContext
-from rlhf_tui.training.backoff import MicroBatching
+from rlhf_tui.stages.reward_samples import reward_scores
 from rlhf_tui.training.checkpoint import load_checkpoint, newest_checkpoint, save_checkpoint
-from rlhf_tui.training.features import Features, score_tokens
+from rlhf_tui.training.features import Features
 from rlhf_tui.training.groups import Pair
 from rlhf_tui.training.reward import PairScores, RewardTrainer, Trained
+from rlhf_tui.training.shared import SharedLayers
 
 _SCORES = "scores.safetensors"
 _DONE = "fit.json"
@@ -52,7 +53,7 @@ class Fit:
     adapter: Path
 
 
-def carry_out(context: StageContext, roles: Roles, work: Work, features: Features | None) -> Fit:
+def carry_out(context: StageContext, roles: Roles, work: Work, shared: SharedLayers, features: Features) -> Fit:
     """Train this model, take its training up where it was left, or read what it came to."""
     folder = context.run.path / "fits" / work.name
     if (folder / _DONE).exists():
@@ -67,6 +68,7 @@ def carry_out(context: StageContext, roles: Roles, work: Work, features: Feature
         context.settings.reward,
         seed=context.settings.run.seed if work.seed is None else work.seed,
         emit=emit,
+        shared=shared,
         features=features,
     )
     checkpoints = context.run.checkpoints / work.name
@@ -101,11 +103,8 @@ def _emitting(emit: EventSink, work: Work) -> EventSink:
 
 
 def _score(context: StageContext, roles: Roles, pairs: Sequence[Pair]) -> PairScores:
-    settings = context.settings.reward
-    sizes = MicroBatching(roles.base, settings.micro_batch_tokens, "off")
     chosen, rejected = (
-        score_tokens(roles, [getattr(pair, side) for pair in pairs], settings.pooling, sizes)
-        for side in ("chosen", "rejected")
+        reward_scores(context, roles, [getattr(pair, side) for pair in pairs]) for side in ("chosen", "rejected")
     )
     return PairScores(chosen, rejected)
 
@@ -117,7 +116,7 @@ def _write(fit: Fit, folder: Path, roles: Roles) -> None:
     tensors = {f"{name}_{side}": getattr(scores, side) for name, scores in parts for side in ("chosen", "rejected")}
     save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, folder / _SCORES)
     roles.save("reward", fit.adapter, {"steps": trained.steps})
-    facts = {key: value for key, value in asdict(trained).items() if key not in _PARTS}
+    facts = {one.name: getattr(trained, one.name) for one in fields(trained) if one.name not in _PARTS}
     write_whole(folder / _DONE, msgspec.json.encode(facts))
 
 

@@ -25,9 +25,9 @@ from rlhf_tui.preferences.records import NewCompletion, Prompt
 from rlhf_tui.runs.control import StopRequested
 from rlhf_tui.runs.events import Checkpoint, Progress, Sample, Stage
 from rlhf_tui.runs.folder import RunFolder, create_run, find, latest, list_runs
-from rlhf_tui.runs.gathering import add_reward_model, fitting_prompts, loaded_base, progress, seed_from, with_policy
-from rlhf_tui.runs.reward_stage import reward
 from rlhf_tui.runs.worker import StageContext, execute
+from rlhf_tui.stages.gathering import add_reward_model, fitting_prompts, loaded_base, progress, seed_from, with_policy
+from rlhf_tui.stages.reward import reward
 from rlhf_tui.training.checkpoint import load_checkpoint, newest_checkpoint, save_checkpoint
 from rlhf_tui.training.memory import measure
 from rlhf_tui.training.ppo import Ppo, train_ppo

@@ -15,8 +15,8 @@ from rlhf_tui.preferences.consistency import ceiling, consistency
 from rlhf_tui.preferences.intervals import Clusters, Estimate
 from rlhf_tui.preferences.records import Completion
 from rlhf_tui.preferences.snapshot import Row, Snapshot
-from rlhf_tui.runs.gathering import completion_ids
 from rlhf_tui.runs.worker import StageContext
+from rlhf_tui.stages.gathering import completion_ids
 from rlhf_tui.training.batching import Tokens
 from rlhf_tui.training.groups import Pair
 from rlhf_tui.training.reward import PairScores
@@ -94,9 +94,8 @@ class Labels:
         )
 
 
-def gather_labels(context: StageContext, base: Base) -> Labels:
-    """The run's snapshot (taken now, or when the run began) with texts and ids; too long prompts left out."""
-    snapshot = _snapshot(context)
+def gather_labels(context: StageContext, base: Base, snapshot: Snapshot) -> Labels:
+    """The snapshot with texts and ids; pairs whose prompt is too long are left out and counted."""
     with context.project.store() as store:
         wanted = {row.prompt for row in snapshot.rows}
         prompts = {prompt.uid: prompt for prompt in store.prompts() if prompt.uid in wanted}
@@ -159,7 +158,8 @@ def scored(labelled: Sequence[Labelled], scores: PairScores, spreads: Sequence[f
     return tuple(one.scored(*said) for one, said in zip(labelled, values, strict=True))
 
 
-def _snapshot(context: StageContext) -> Snapshot:
+def take_snapshot(context: StageContext) -> Snapshot:
+    """The labels of this run: taken now, or as they were when it began. Raises UserError when there are none."""
     settings = context.settings.reward
     path = context.run.path / SNAPSHOT
     if path.exists():

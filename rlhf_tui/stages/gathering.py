@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import psutil
@@ -55,17 +55,23 @@ def add_reward_model(context: StageContext, roles: Roles) -> tuple[dict[str, Any
 
 
 def fitting_prompts(context: StageContext, base: Base, split: str | None) -> tuple[list[TrainPrompt], int]:
-    """The prompts of a split (None: all) as ids, and how many were too long."""
-    with context.project.store() as store:
-        stored = store.prompts(split)
-    prompts = [TrainPrompt(prompt.text, tuple(base.chat.prompt_ids(prompt.messages))) for prompt in stored]
-    kept = [prompt for prompt in prompts if len(prompt.ids) <= context.settings.model.max_prompt_tokens]
+    """The prompts of a split (None: all) as ids, and how many were too long. Raises UserError when none is left."""
+    kept, too_long = prompts_that_fit(context, base, split)
     if not kept:
         raise UserError(
             "No prompt fits.",
             why=f"All {split or ''} prompts are longer than model.max_prompt_tokens.".replace("  ", " "),
             todo="Raise model.max_prompt_tokens, or import shorter prompts.",
         )
+    return kept, too_long
+
+
+def prompts_that_fit(context: StageContext, base: Base, split: str | None) -> tuple[list[TrainPrompt], int]:
+    """The same, without an error when none is left."""
+    with context.project.store() as store:
+        stored = store.prompts(split)
+    prompts = [TrainPrompt(prompt.text, tuple(base.chat.prompt_ids(prompt.messages))) for prompt in stored]
+    kept = [prompt for prompt in prompts if len(prompt.ids) <= context.settings.model.max_prompt_tokens]
     return kept, len(prompts) - len(kept)
 
 
@@ -82,8 +88,3 @@ def progress(context: StageContext, before: int, total: int, what: str = "comple
 def seed_from(*parts: object) -> int:
     """A seed that depends on all of these."""
     return int.from_bytes(hashlib.sha256("/".join(map(str, parts)).encode()).digest()[:6], "big")
-
-
-def only(facts: Mapping[str, Any], *names: str) -> dict[str, Any]:
-    """These of the facts."""
-    return {name: facts[name] for name in names}
