@@ -32,6 +32,12 @@ def _not_one(folds: int) -> int:
     return folds
 
 
+def _zero_or_above_one(limit: float) -> float:
+    if 0 < limit <= 1:
+        raise ValueError("it must be above 1 (3 is usual), or 0 for no limit")
+    return limit
+
+
 class ModelSettings(Section):
     """The base model that everything else sits on."""
 
@@ -271,6 +277,18 @@ class PpoSettings(Section):
         le=1_000_000,
         description="Most tokens (padding included) in one forward pass. Changes memory and speed, not the result.",
     )
+    checkpointing: Literal["auto", "on", "off"] = Field(
+        "auto",
+        description="Gradient checkpointing: layers are run again for the backward pass instead of being kept. A third "
+        "slower, far less memory, the same result. auto: only when a single completion does not fit without.",
+    )
+    sampling_rows: int = Field(
+        64,
+        ge=1,
+        le=4096,
+        description="Most completions sampled at the same time; one that has ended makes room for the next. Changes "
+        "memory and speed, not the result.",
+    )
     max_new_tokens: int = Field(128, ge=1, le=4096, description="Longest completion in tokens.")
     temperature: float = Field(
         0.7,
@@ -289,11 +307,17 @@ class PpoSettings(Section):
         1e-5, gt=0.0, le=1e-2, description="Adam's epsilon. 1e-8 makes the first updates several times too large."
     )
     warmup_updates: int = Field(1, ge=0, le=10_000, description="Updates over which the learning rates rise.")
+    value_start: Literal["reward", "base"] = Field(
+        "reward",
+        description="Where the value begins: as a copy of the reward model (its first guesses are then the scores), or "
+        "as the base with a head of zeros.",
+    )
     critic_warmup_updates: int = Field(
-        0,
-        ge=0,
+        -1,
+        ge=-1,
         le=10_000,
-        description="First updates that train the value only. Not needed when value starts from the reward model.",
+        description="First updates that train the value only. -1: none when the value starts from the reward model, 3 "
+        "when it starts from the base.",
     )
     max_grad_norm: float = Field(1.0, gt=0.0, le=1000.0, description="Gradient norm of each role is clipped to this.")
     kl_coefficient: float = Field(
@@ -313,6 +337,25 @@ class PpoSettings(Section):
     gamma: float = Field(1.0, gt=0.0, le=1.0, description="Discount for each token.")
     gae_lambda: float = Field(0.95, ge=0.0, le=1.0, description="Lambda of generalised advantage estimation.")
     clip: float = Field(0.2, gt=0.0, lt=1.0, description="The policy ratio is clipped to 1 ± this.")
+    clip_above: float = Field(
+        0.0,
+        ge=0.0,
+        le=10.0,
+        description="Another limit upwards: the ratio is clipped to 1 + this (DAPO's clip-higher uses 0.28). 0: the "
+        "same as ppo.clip.",
+    )
+    dual_clip: Annotated[float, AfterValidator(_zero_or_above_one)] = Field(
+        0.0,
+        ge=0.0,
+        le=1000.0,
+        description="A token with a negative advantage costs at most this many times it, however far the ratio has "
+        "grown (Ye et al., 2020, use 3). 0: no limit.",
+    )
+    reward_scaling: Literal["off", "rollout"] = Field(
+        "off",
+        description="rollout: token rewards are divided by their standard deviation in the rollout, the mean kept (as "
+        "OpenAI's 2019 code does). Not needed while scores are normalised.",
+    )
     value_clip: float = Field(
         0.2, gt=0.0, le=100.0, description="A value may move by this much for each update (in score deviations)."
     )
@@ -333,11 +376,87 @@ class PpoSettings(Section):
         description="Taken off the normalised score of a completion that never ended, in score deviations.",
     )
     save_every: int = Field(10, ge=1, le=100_000, description="Updates between checkpoints.")
+    evaluate_every: int = Field(
+        5,
+        ge=0,
+        le=100_000,
+        description="Updates between two evaluations on held-out prompts (there is one before the first update and one "
+        "after the last). 0 never evaluates: the last policy is then the one that is kept.",
+    )
+    evaluate_prompts: int = Field(
+        16, ge=1, le=10_000, description="Held-out prompts of an evaluation: always the same ones with the same seeds."
+    )
+    keep: Literal["best", "last"] = Field(
+        "best",
+        description="Which policy is kept at the end: the one with the best held-out score among those within "
+        "guard.kl_budget, or simply the last one.",
+    )
+
+
+class GuardSettings(Section):
+    """What a PPO run is watched for, and what happens then."""
+
+    action: Literal["stop", "rollback", "warn"] = Field(
+        "stop",
+        description="On a serious alert: stop ends the run and keeps the best policy; rollback goes back to the best "
+        "policy, doubles ppo.kl_coefficient, halves the learning rates and goes on (twice, then it stops); warn only "
+        "says so.",
+    )
+    kl_budget: float = Field(
+        15.0,
+        gt=0.0,
+        le=10_000.0,
+        description="A policy that is further than this from the reference on held-out prompts (nats per completion) "
+        "is not the best one, however it scores.",
+    )
     max_kl: float = Field(
         50.0,
         gt=0.0,
         le=10_000.0,
-        description="The run stops with an alert when a completion has, on average, left the reference by more nats.",
+        description="Serious when a completion has, on average, left the reference by more nats than this.",
+    )
+    min_entropy: float = Field(
+        0.1,
+        ge=0.0,
+        le=20.0,
+        description="A warning when the policy's entropy per token (nats) is below this: it writes nearly the same "
+        "answer every time. 0 never warns.",
+    )
+    min_eos_rate: float = Field(
+        0.5,
+        ge=0.0,
+        le=1.0,
+        description="A warning when the share of completions that end by themselves falls below this part of what it "
+        "was in the first update. 0 never warns.",
+    )
+    length_drift: float = Field(
+        2.5,
+        ge=1.0,
+        le=1000.0,
+        description="A warning when completions have become this many times longer, or shorter, than in the first "
+        "update. 1 never warns.",
+    )
+    max_repetition: float = Field(
+        0.4,
+        ge=0.0,
+        le=1.0,
+        description="Serious when, in the average completion, more than this share of the runs of four tokens has "
+        "occurred before in the same completion. 1 never stops.",
+    )
+    max_saturation: float = Field(
+        0.5,
+        ge=0.0,
+        le=1.0,
+        description="A warning when more than this share of the scores lies at the limit of ppo.score_clip: the policy "
+        "can no longer be told better from best. 1 never warns.",
+    )
+    heldout_fall: float = Field(
+        0.5,
+        ge=0.0,
+        le=100.0,
+        description="Serious when the score in training rises while the held-out score, or that of the second reward "
+        "model (reward.ensemble), is this far (in score deviations) below its best, in two evaluations running. 0 "
+        "never stops.",
     )
 
 
@@ -376,6 +495,7 @@ class Settings(Section):
     label: LabelSettings = LabelSettings()
     reward: RewardSettings = RewardSettings()
     ppo: PpoSettings = PpoSettings()
+    guard: GuardSettings = GuardSettings()
     compare: CompareSettings = CompareSettings()
     export: ExportSettings = ExportSettings()
     run: RunSettings = RunSettings()

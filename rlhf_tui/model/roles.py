@@ -28,8 +28,8 @@ from rlhf_tui.model.decoder import Decoder, SplitDecoder, decoder_for
 from rlhf_tui.model.heads import ScalarHead
 from rlhf_tui.settings import AdapterSettings
 
-Role = Literal["policy", "reward", "value"]
-WITH_HEAD = ("reward", "value")
+Role = Literal["policy", "reward", "value", "gold"]
+WITH_HEAD = ("reward", "value", "gold")
 
 ADAPTER_FILE = "adapter_model.safetensors"
 HEAD_FILE = "head.safetensors"

@@ -20,17 +20,15 @@ from rlhf_tui.locate import STARTER_LICENCE
 from rlhf_tui.model.base import Base
 from rlhf_tui.model.generation import Completion as Drawn
 from rlhf_tui.model.generation import Sampling, sample
-from rlhf_tui.model.roles import Roles
 from rlhf_tui.preferences.records import NewCompletion, Prompt
 from rlhf_tui.runs.control import StopRequested
-from rlhf_tui.runs.events import Checkpoint, Progress, Sample, Stage
+from rlhf_tui.runs.events import Progress, Sample, Stage
 from rlhf_tui.runs.folder import RunFolder, create_run, find, latest, list_runs
 from rlhf_tui.runs.worker import StageContext, execute
 from rlhf_tui.stages.gathering import add_reward_model, fitting_prompts, loaded_base, progress, seed_from, with_policy
+from rlhf_tui.stages.ppo import ppo
 from rlhf_tui.stages.reward import reward
-from rlhf_tui.training.checkpoint import load_checkpoint, newest_checkpoint, save_checkpoint
 from rlhf_tui.training.memory import measure
-from rlhf_tui.training.ppo import Ppo, train_ppo
 
 _CHECK_PROMPTS = 4
 _SCORED_PAIRS = 500  # enough to choose from; scoring takes about as long as sampling a few
@@ -114,48 +112,6 @@ def _keep(
         prompts = dict.fromkeys(prompt.id for prompt, _ in jobs)
         pairs = sum(store.make_tasks(prompt_id, max_similarity=alike) for prompt_id in prompts)
         return pairs, store.near_duplicates(ids)
-
-
-def ppo(context: StageContext) -> dict[str, Any]:
-    """Move the policy; at the end its adapter and the value's become the project's current ones."""
-    base = loaded_base(context)
-    roles = Roles(base, context.settings.adapters, seed=context.settings.run.seed)
-    roles.add("policy")
-    facts, scoring = add_reward_model(context, roles)
-    roles.copy("reward", "value")
-    roles.head("value").normalise(facts["mean"], facts["deviation"])
-    prompts, left_out = fitting_prompts(context, base, "train")
-    learner = Ppo(
-        roles,
-        prompts,
-        context.settings.ppo,
-        scoring,
-        seed=context.settings.run.seed,
-        emit=context.emit,
-    )
-    checkpoint = newest_checkpoint(context.run.checkpoints, learner.optimisers)
-    if checkpoint is not None:
-        load_checkpoint(learner, checkpoint)
-        context.emit(Stage("resumed", checkpoint.name))
-
-    def save(current: Ppo) -> None:
-        folder = save_checkpoint(current, context.run.checkpoints)
-        context.emit(Checkpoint(current.done, str(folder.relative_to(context.run.path))))
-
-    ended = train_ppo(learner, emit=context.emit, save=save, boundary=context.control.boundary)
-    result = {
-        "run": context.run.name,
-        "reward_run": facts["run"],
-        "updates": learner.done,
-        "episodes": learner.done * context.settings.ppo.rollout_size,
-        "prompts": len(prompts),
-        "prompts_too_long": left_out,
-        "kl_coefficient": learner.kl_coefficient,
-        "ended": ended,
-    }
-    for role in ("policy", "value"):
-        roles.save(role, context.project.adapter(role), result)
-    return result
 
 
 def compare_stage(context: StageContext) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from torch import Tensor
 from rlhf_tui.errors import UserError
 from rlhf_tui.model.roles import Roles
 from rlhf_tui.runs.events import Alert
-from rlhf_tui.settings import PpoSettings
+from rlhf_tui.settings import GuardSettings, PpoSettings
 from rlhf_tui.training.batching import Pooling, Tokens, pad, pooled
 
 # what the log-probability of one token may differ by between two identical forward passes
@@ -50,20 +50,20 @@ def require_first_ratio_one(deviation: float, dtype: torch.dtype) -> None:
         )
 
 
-def watch(values: Mapping[str, float], settings: PpoSettings) -> list[Alert]:
+def watch(values: Mapping[str, float], settings: PpoSettings, guard: GuardSettings) -> list[Alert]:
     """What a person should know after this update. An alert of level 'stop' ends the run."""
     alerts = []
-    if values["kl"] > settings.max_kl:
+    if values["kl"] > guard.max_kl:
         alerts.append(
             Alert(
                 "stop",
                 "kl-runaway",
-                f"The policy is {values['kl']:.0f} nats from the reference; the limit is {settings.max_kl:.0f}.",
+                f"The policy is {values['kl']:.0f} nats from the reference; the limit is {guard.max_kl:.0f}.",
                 why="It has found text that the reward model likes and the base model would not write.",
                 remedy="Raise ppo.kl_coefficient or lower ppo.policy_learning_rate.",
             )
         )
-    if values["entropy"] < 0.1:
+    if values["entropy"] < guard.min_entropy:
         alerts.append(
             Alert(
                 "warning",

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
 from rlhf_tui.model.roles import Role, Roles
-from rlhf_tui.runs.events import EventSink, Metric, Progress, Sample, Stage
+from rlhf_tui.runs.events import EventSink, Sample, Stage
 from rlhf_tui.settings import PpoSettings
 from rlhf_tui.training import guards, objectives
-from rlhf_tui.training.memory import measure
 from rlhf_tui.training.optimisation import adam, linear, set_rate
+from rlhf_tui.training.ppo_metrics import Tally, describe, sequence_kl
 from rlhf_tui.training.rollout import (
     Experience,
+    Judge,
     Rollout,
     Scoring,
     deal,
@@ -54,17 +55,26 @@ class Ppo:
         *,
         seed: int,
         emit: EventSink,
+        judge: Judge | None = None,
     ) -> None:
         self.roles = roles
         self.settings = settings
         self.kl_coefficient = settings.kl_coefficient
         self.done = 0
         self._prompts, self._scoring, self._seed, self._emit = list(prompts), scoring, seed, emit
+        self._judge = judge
         rates = {"policy": settings.policy_learning_rate, "value": settings.value_learning_rate}
         self.optimisers = {
             role: adam(roles, role, adapter_rate=rates[role], head_rate=rates[role], epsilon=settings.adam_epsilon)
             for role in LEARNING
         }
+
+    @property
+    def critic_warmup(self) -> int:
+        """How many first updates train the value only."""
+        if self.settings.critic_warmup_updates >= 0:
+            return self.settings.critic_warmup_updates
+        return 0 if self.settings.value_start == "reward" else 3
 
     def update(self) -> dict[str, float]:
         """One round: sample, score, learn. Returns the metrics of the round; raises UserError when it broke down."""
@@ -89,10 +99,11 @@ class Ppo:
             self._scoring,
             kl_coefficient=self.kl_coefficient,
             minibatches=deal(len(sequences), self.settings.minibatches, order),
+            judge=self._judge,
         )
         scored = time.monotonic()
         self._emit(Stage("learning", f"update {self.done + 1} of {self.settings.updates}"))
-        values = _describe(rollout, self.kl_coefficient, self.settings) | self._learn(rollout, order)
+        values = describe(rollout, self.kl_coefficient, self.settings) | self._learn(rollout, order)
         finished = time.monotonic()
         self.done += 1
         guards.require_finite(values, self.done)
@@ -137,8 +148,8 @@ class Ppo:
         settings = self.settings
         factor = linear(self.done, settings.updates, settings.warmup_updates)
         rates = {role: set_rate(self.optimisers[role], factor) for role in LEARNING}
-        tally = _Tally()
-        policy_learns = self.done >= settings.critic_warmup_updates
+        tally = Tally()
+        policy_learns = self.done >= self.critic_warmup
         for _ in range(settings.epochs):
             for minibatch in order.sample(rollout.minibatches, len(rollout.minibatches)):
                 if policy_learns:
@@ -147,7 +158,7 @@ class Ppo:
                 self._value_step(minibatch, tally)
         return tally.means() | {"policy_lr": rates["policy"], "value_lr": rates["value"]}
 
-    def _policy_step(self, minibatch: Sequence[Experience], tally: _Tally) -> float:
+    def _policy_step(self, minibatch: Sequence[Experience], tally: Tally) -> float:
         """One optimiser step of the policy; returns how far it already was from the sampler (approximate KL)."""
         tokens = sum(one.tokens for one in minibatch)
         moved, clip = 0.0, self.settings.clip
@@ -168,7 +179,7 @@ class Ppo:
             tally.policy_norm(self._step("policy"))
         return moved
 
-    def _value_step(self, minibatch: Sequence[Experience], tally: _Tally) -> None:
+    def _value_step(self, minibatch: Sequence[Experience], tally: Tally) -> None:
         tokens = sum(one.tokens for one in minibatch)
         with self.roles.learning("value"):
             for one in minibatch:
@@ -198,7 +209,7 @@ class Ppo:
 
     def _show(self, rollout: Rollout, prompts: Sequence[TrainPrompt]) -> None:
         """Two completions of this round, for people: the first two that were drawn, not the best two."""
-        scores, kl = rollout.rows(lambda e: e.scores), rollout.rows(_sequence_kl)
+        scores, kl = rollout.rows(lambda e: e.scores), rollout.rows(sequence_kl)
         for index in range(min(2, len(prompts))):
             tokens = rollout.sequences[index].response
             self._emit(
@@ -210,117 +221,3 @@ class Ppo:
                     "policy",
                 )
             )
-
-
-def train_ppo(
-    ppo: Ppo, *, emit: EventSink, save: Callable[[Ppo], None], boundary: Callable[[Callable[[], None]], None]
-) -> str:
-    """Run updates until the planned number is done; returns why it ended: 'finished', or an alert's code.
-
-    `save` writes a checkpoint; `boundary` is called between updates with a way to save, and may
-    raise to stop.
-    """
-    emit(Progress(ppo.done, ppo.settings.updates, "updates"))
-    prints = {role: ppo.roles.fingerprint(role) for role in LEARNING} if ppo.done == 0 else {}
-    saved = ppo.done
-    while ppo.done < ppo.settings.updates:
-        values = ppo.update()
-        if ppo.done == 1:
-            emit(measure("ppo update", ppo.roles.base.device))
-        if prints and ppo.done > ppo.settings.critic_warmup_updates:
-            for role in LEARNING:
-                guards.require_moved(prints[role], ppo.roles.fingerprint(role), role)
-            prints = {}
-        emit(Metric(ppo.done, values))
-        emit(Progress(ppo.done, ppo.settings.updates, "updates"))
-        alerts = guards.watch(values, ppo.settings)
-        for alert in alerts:
-            emit(alert)
-        stopping = [alert.code for alert in alerts if alert.level == "stop"]
-        if stopping or ppo.done - saved >= ppo.settings.save_every or ppo.done == ppo.settings.updates:
-            save(ppo)
-            saved = ppo.done
-        if stopping:
-            return stopping[0]
-        boundary(lambda: save(ppo))
-    return "finished"
-
-
-def _sequence_kl(experience: Experience) -> torch.Tensor:
-    return (objectives.kl_k1(experience.logprobs, experience.reference) * experience.mask).sum(-1)
-
-
-def _describe(rollout: Rollout, kl_coefficient: float, settings: PpoSettings) -> dict[str, float]:
-    """What the policy did in this round, before it learnt from it."""
-    kl = rollout.rows(_sequence_kl)
-    k3 = rollout.rows(lambda e: (objectives.kl_k3(e.logprobs, e.reference) * e.mask).sum(-1))
-    scores = rollout.rows(lambda e: e.scores)
-    lengths = torch.tensor([float(len(one.response)) for one in rollout.sequences])
-    values, returns = rollout.tokens(lambda e: e.values), rollout.tokens(lambda e: e.returns)
-    explained = objectives.explained_variance(values, returns, torch.ones_like(values))
-    return {
-        "score": float(scores.mean()),
-        "score_std": float(scores.std(unbiased=False)),
-        "score_raw": float(rollout.rows(lambda e: e.raw_scores).mean()),
-        "kl": float(kl.mean()),
-        "kl_k3": float(k3.mean()),
-        "kl_coefficient": kl_coefficient,
-        "objective": float((scores - kl_coefficient * kl).mean()),
-        "length": float(lengths.mean()),
-        "length_max": float(lengths.max()),
-        "eos_rate": float(rollout.rows(lambda e: e.ended).mean()),
-        "entropy": float(rollout.tokens(lambda e: e.entropies).mean()),
-        "explained_variance": float(explained),
-    }
-
-
-class _Tally:
-    """Token-weighted means over all optimiser steps of one update."""
-
-    def __init__(self) -> None:
-        self.first_deviation = 0.0
-        self._sums: dict[str, float] = {}
-        self._tokens = {"policy": 0, "value": 0}
-        self._norms: dict[str, list[float]] = {"policy": [], "value": []}
-        self._ratio_max = 1.0
-
-    @property
-    def untouched(self) -> bool:
-        """Whether the policy is still the one that sampled."""
-        return not self._norms["policy"]
-
-    def policy(
-        self, one: Experience, logprobs: torch.Tensor, losses: torch.Tensor, moved: torch.Tensor, clip: float
-    ) -> None:
-        ratio = objectives.policy_ratio(logprobs, one.logprobs)
-        self._ratio_max = max(self._ratio_max, float(torch.where(one.mask, ratio, 0.0).max()))
-        self._add("policy_loss", losses, one.mask)
-        self._add("approx_kl", moved, one.mask)
-        self._add("ratio_mean", ratio, one.mask)
-        self._add("clip_fraction", objectives.clipped(logprobs, one.logprobs, one.advantages, clip=clip), one.mask)
-        self._tokens["policy"] += one.tokens
-
-    def value(self, one: Experience, losses: torch.Tensor) -> None:
-        self._add("value_loss", losses, one.mask)
-        self._tokens["value"] += one.tokens
-
-    def policy_norm(self, norm: float) -> None:
-        self._norms["policy"].append(norm)
-
-    def value_norm(self, norm: float) -> None:
-        self._norms["value"].append(norm)
-
-    def means(self) -> dict[str, float]:
-        means = {
-            name: amount / self._tokens["value" if name == "value_loss" else "policy"]
-            for name, amount in self._sums.items()
-        }
-        for role, norms in self._norms.items():
-            if norms:
-                means[f"{role}_grad_norm"] = sum(norms) / len(norms)
-        if self._norms["policy"]:
-            means |= {"ratio_max": self._ratio_max, "first_deviation": self.first_deviation}
-        return means
-
-    def _add(self, name: str, values: torch.Tensor, mask: torch.Tensor) -> None:
-        self._sums[name] = self._sums.get(name, 0.0) + float(torch.where(mask, values, 0.0).sum())

@@ -30,6 +30,10 @@ class Scoring:
     pooling: Pooling = "last"
 
 
+#: Raw scores of completions from elsewhere than the reward role (a rule, a game): bigger is better.
+Judge = Callable[[Sequence[Tokens]], Sequence[float]]
+
+
 @dataclass
 class Experience:
     """One micro-batch of a rollout. Tensors on the model's device; R is its longest response."""
@@ -120,12 +124,13 @@ def evaluate_rollout(
     *,
     kl_coefficient: float,
     minibatches: Sequence[Sequence[int]] = (),
+    judge: Judge | None = None,
 ) -> Rollout:
     """Log-probabilities, values, scores, rewards and whitened advantages of sampled completions.
 
-    `minibatches` says which completions make up each minibatch (empty: all of them in one). They are
-    dealt before anything is cut into micro-batches, so that the size of these never decides who
-    learns together.
+    `judge` gives the raw scores; without one the reward role does. `minibatches` says which completions make up each
+    minibatch (empty: all of them in one). They are dealt before anything is cut into micro-batches, so that the size
+    of these never decides who learns together.
     """
     hands = minibatches or [range(len(sequences))]
     dealt = [bare_experiences(roles, sequences, ended, settings.micro_batch_tokens, hand) for hand in hands]
@@ -139,10 +144,9 @@ def evaluate_rollout(
     with roles.acting("value"):
         for one in experiences:
             one.values = response_values(roles, one)
-    with roles.acting("reward"):
-        for one in experiences:
-            one.raw_scores = roles.head("reward")(pooled(roles.decoder, one.lower, one.batch, scoring.pooling))
-            one.scores = shaped_scores(one.raw_scores, one.ended, settings, scoring)
+    _score(roles, sequences, experiences, scoring, judge)
+    for one in experiences:
+        one.scores = shaped_scores(one.raw_scores, one.ended, settings, scoring)
     for one in experiences:
         kl = objectives.kl_k1(one.logprobs, one.reference)
         rewards = objectives.token_rewards(kl, one.scores, one.mask, kl_coefficient=kl_coefficient)
@@ -151,6 +155,19 @@ def evaluate_rollout(
         )
     _whiten_together(experiences)
     return Rollout(list(sequences), dealt)
+
+
+def _score(
+    roles: Roles, sequences: Sequence[Tokens], experiences: Sequence[Experience], scoring: Scoring, judge: Judge | None
+) -> None:
+    if judge is not None:
+        given = torch.tensor(list(judge(sequences)), dtype=torch.float32, device=roles.base.device)
+        for one in experiences:
+            one.raw_scores = given[one.members]
+        return
+    with roles.acting("reward"):
+        for one in experiences:
+            one.raw_scores = roles.head("reward")(pooled(roles.decoder, one.lower, one.batch, scoring.pooling))
 
 
 def bare_experiences(

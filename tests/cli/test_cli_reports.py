@@ -144,8 +144,8 @@ def test_a_run_without_a_report_says_why(project: Project, fake_run: Callable[..
 
 def test_ppo(results: Results) -> None:
     assert report("ppo", results["ppo"]) == "10 updates on 320 completions."
-    early = report("ppo", results["ppo"] | {"ended": "the KL passed ppo.max_kl"})
-    assert early.endswith("It was ended early: the KL passed ppo.max_kl.")
+    early = report("ppo", results["ppo"] | {"ended": "the KL passed guard.max_kl"})
+    assert early.endswith("It was ended early: the KL passed guard.max_kl.")
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ import torch
 from rlhf_tui.errors import UserError
 from rlhf_tui.model.roles import Roles
 from rlhf_tui.runs.events import Alert, Event, Memory, Metric, Progress
-from rlhf_tui.settings import PpoSettings
+from rlhf_tui.settings import GuardSettings, PpoSettings
 from rlhf_tui.training import guards
 from rlhf_tui.training.checkpoint import load_checkpoint, newest_checkpoint, save_checkpoint
 from rlhf_tui.training.ppo import LEARNING, Ppo, TrainPrompt, train_ppo
@@ -45,7 +45,12 @@ def learner(roles: Roles, prompts: Sequence[TrainPrompt], **changes: Any) -> Ppo
 
 
 def train(
-    current: Ppo, folder: Path, *, stop_after: int | None = None, save_when_stopping: bool = True
+    current: Ppo,
+    folder: Path,
+    *,
+    guard: GuardSettings = GuardSettings(),  # noqa: B008 (frozen)
+    stop_after: int | None = None,
+    save_when_stopping: bool = True,
 ) -> tuple[str, list[Event]]:
     """Run with real checkpoints. `stop_after`: the boundary saves and raises once so many updates are done."""
     events: list[Event] = []
@@ -60,7 +65,7 @@ def train(
         save_checkpoint(ppo, folder)
 
     try:
-        return train_ppo(current, emit=events.append, save=save, boundary=boundary), events
+        return train_ppo(current, guard, emit=events.append, save=save, boundary=boundary), events
     except Stopped:
         return "stopped", events
 
@@ -261,7 +266,9 @@ def test_saves_come_at_their_number_and_at_the_end(fresh_roles: FreshRoles, prom
     current = learner(fresh_roles(), prompts(5), updates=5, save_every=2, epochs=1)
     at: list[int] = []
     events: list[Event] = []
-    ended = train_ppo(current, emit=events.append, save=lambda ppo: at.append(ppo.done), boundary=lambda save: None)
+    ended = train_ppo(
+        current, GuardSettings(), emit=events.append, save=lambda ppo: at.append(ppo.done), boundary=lambda save: None
+    )
     assert ended == "finished"
     assert at == [2, 4, 5]
     assert [(event.done, event.total) for event in events if isinstance(event, Progress)] == [(n, 5) for n in range(6)]
@@ -283,10 +290,10 @@ def test_leaving_the_reference_too_far_ends_the_run_with_a_checkpoint(
     fresh_roles: FreshRoles, prompts: Prompts, tmp_path: Path
 ) -> None:
     current = learner(
-        fresh_roles(), prompts(5), updates=30, policy_learning_rate=0.1, kl_coefficient=0.0, kl_target=0.0, max_kl=2.0,
+        fresh_roles(), prompts(5), updates=30, policy_learning_rate=0.1, kl_coefficient=0.0, kl_target=0.0,
         target_kl=0.0, warmup_updates=0,
     )  # fmt: skip
-    ended, events = train(current, tmp_path)
+    ended, events = train(current, tmp_path, guard=GuardSettings(max_kl=2.0))
     assert ended == "kl-runaway"
     assert 1 < current.done < 30
     alerts = [event for event in events if isinstance(event, Alert) and event.level == "stop"]
@@ -361,12 +368,14 @@ def test_the_first_ratio_must_be_one_as_far_as_the_number_format_allows(
 
 
 def test_what_a_person_is_told() -> None:
-    settings = PpoSettings(max_kl=20.0, max_new_tokens=99)
+    settings = PpoSettings(max_new_tokens=99)
     fine = {"kl": 19.9, "entropy": 1.0, "eos_rate": 0.5}
-    assert guards.watch(fine, settings) == []
+    assert guards.watch(fine, settings, GuardSettings(max_kl=20.0)) == []
 
     def told(**changes: float) -> list[tuple[str, str]]:
-        return [(alert.level, alert.code) for alert in guards.watch(fine | changes, settings)]
+        return [
+            (alert.level, alert.code) for alert in guards.watch(fine | changes, settings, GuardSettings(max_kl=20.0))
+        ]
 
     assert told(kl=20.1) == [("stop", "kl-runaway")]
     assert told(kl=-3.0) == []
@@ -377,6 +386,6 @@ def test_what_a_person_is_told() -> None:
         ("warning", "entropy-low"),
         ("note", "never-ends"),
     ]
-    (alert,) = guards.watch(fine | {"eos_rate": 0.0}, settings)
+    (alert,) = guards.watch(fine | {"eos_rate": 0.0}, settings, GuardSettings())
     assert "99 tokens" in alert.why
     assert "ppo.max_new_tokens" in alert.remedy

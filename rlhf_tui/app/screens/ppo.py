@@ -151,13 +151,13 @@ def plan_rows(settings: Settings) -> list[Row]:
 
 def leash_rows(settings: Settings) -> list[Row]:
     """What keeps the policy near its reference."""
-    ppo = settings.ppo
+    ppo, guard = settings.ppo, settings.guard
     steering = f"for {ppo.kl_target:g} nats" if ppo.kl_target else "fixed"
     return [
         Row("KL coefficient", f"{ppo.kl_coefficient:g}, {steering}"),
         Row("clip", f"±{ppo.clip:g}, value ±{ppo.value_clip:g}"),
         Row("skips above", f"{1.5 * ppo.target_kl:g} KL in an update" if ppo.target_kl else "never"),
-        Row("stops above", f"{ppo.max_kl:g} nats in all"),
+        Row("stops above", f"{guard.max_kl:g} nats in all"),
         Row("no EOS", f"{ppo.missing_eos_penalty:g} off the score"),
         Row("score clip", f"±{ppo.score_clip:g}"),
     ]
