@@ -17,12 +17,13 @@ WHISKER = 5
 
 @dataclass(frozen=True)
 class Point:
-    """A measured `y` at `x`, with the interval of y."""
+    """A measured `y` at `x`, with the interval of y, and the character it is drawn as."""
 
     x: float
     y: float
     low: float
     high: float
+    glyph: str = "●"
 
 
 @dataclass(frozen=True)
@@ -89,7 +90,7 @@ def _over(cells: Cells, points: Sequence[Point], frame: Frame, width: int, heigh
             cells[row][column] = ("│", WHISKER)
     for point in points:  # after all whiskers: no point is hidden
         column, row = _place(point.x, point.y, frame, width, height)
-        cells[row][column] = ("●", POINT)
+        cells[row][column] = (point.glyph, POINT)
     return Scene(
         tuple("".join(text for text, _ in row) for row in cells),
         tuple(tuple(kind for _, kind in row) for row in cells),
