@@ -17,7 +17,7 @@ from typing import Annotated
 
 import typer
 
-from rlhf_tui import __version__, cli_content, cli_labels, cli_runs, verbs
+from rlhf_tui import __version__, cli_bench, cli_content, cli_labels, cli_runs, verbs
 from rlhf_tui.cli_options import HERE, Detach, Folder, Json, Set
 from rlhf_tui.errors import UsageError, UserError, nearest
 
@@ -112,6 +112,18 @@ def fit(
 
     document, text = fit_report(project, model, card, settings or ())
     verbs.say(document, text, as_json)
+
+
+@app.command()
+def bench(
+    model: Annotated[str, typer.Option(metavar="ID|PATH|starter", help="Empty: the project's, or the starter.")] = "",
+    project: Folder = HERE,
+    settings: Set = None,
+    detach: Detach = False,
+    as_json: Json = False,
+) -> None:
+    """Speed and memory of each phase of PPO on this machine: measured."""
+    cli_bench.run_bench(project, model, settings or (), detach, as_json)
 
 
 @app.command()

@@ -18,7 +18,7 @@ from rlhf_tui.runs.journal import JournalReader
 _POLL = 0.2
 _BAR = 24
 _QUIET_SECONDS = 15.0  # between two progress lines where no cursor can move
-_SHOWN = ("loss", "accuracy", "heldout_accuracy", "score", "kl", "length", "eos_rate")
+_SHOWN = ("loss", "accuracy", "heldout_accuracy", "score", "heldout_score", "kl", "length", "eos_rate")
 
 
 class ConsoleFollower:
@@ -45,7 +45,8 @@ class ConsoleFollower:
             case Progress(done, total, unit) if run.kind != "demo":
                 self._progress(t, done, total, unit)
             case Metric(_, values):
-                self._numbers = {name: values[name] for name in _SHOWN if name in values} or self._numbers
+                known = self._numbers | values  # an evaluation comes beside an update, not in its place
+                self._numbers = {name: known[name] for name in _SHOWN if name in known}
             case Alert(level, _, message, why, remedy):
                 self._line(f"  {level}: {' '.join(part for part in (message, why, remedy) if part)}")
             case Sample(_, prompt, completion, _, "generate" | "policy") if self._live:

@@ -1,22 +1,24 @@
 """Will it fit? An analytic memory plan for every stage, from the model's config.json and the settings alone.
 
-No torch and no weights are needed: the answer comes at once, before anything is downloaded. `shape_of`
-reads what matters of a model, `plan` counts bytes, `verdict` compares with a card and says what to lower.
+No torch and no weights are needed: the answer comes at once, before anything is downloaded. `shape_of` (shape.py)
+reads what matters of a model, `plan` counts bytes, `verdict` (fit_verdict.py) compares with a card and says what to
+lower. `tests/bench/fit_measured.py` sets the plan beside what is really taken.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
-from typing import Any, Literal
+from dataclasses import dataclass, fields, replace
+from typing import Literal
 
-from rlhf_tui import settings as settings_module
 from rlhf_tui.settings import ModelSettings, Settings
 from rlhf_tui.shape import ModelShape
 
 Quantisation = Literal["nf4", "int8", "none"]
 Device = Literal["cpu", "cuda"]
 Stage = Literal["generate", "reward", "ppo", "compare"]
+Checkpointing = Literal["auto", "on", "off"]
+Terms = Mapping[str, int]
 
 GIB = 2**30
 
@@ -24,14 +26,20 @@ GIB = 2**30
 _CHUNK = 256
 # NF4: half a byte, one absmax byte for each 64 weights, one fp32 for each 256 of those (QLoRA, arXiv 2305.14314).
 _NF4_BYTES = 0.5 + 1 / 64 + 4 / (64 * 256)
-# The CUDA context with its libraries. On the CPU: the interpreter with torch and transformers, measured.
-_PROCESS = {"cuda": int(0.7 * GIB), "cpu": int(0.5 * GIB)}
+#: The CUDA context with its libraries, which torch's allocator does not see.
+CONTEXT_BYTES = int(0.7 * GIB)
+# On the CPU: the interpreter with torch and transformers, measured.
+_PROCESS = {"cuda": CONTEXT_BYTES, "cpu": int(0.5 * GIB)}
 # What an allocator rounds up and cannot reuse.
 _SLACK = 0.06
-# Logits in fp32, live at once in token_logprobs: this chunk's, scaled, as probabilities, and the chunk before.
-_LOGITS_BYTES = 16
+# Logits in fp32, live at once in token_logprobs: this chunk's, and as probabilities.
+_LOGITS_BYTES = 8
+# Tokens of prompts that are read in one forward pass; the same as PREFILL_TOKENS of model/stepping.py.
+_PREFILL = 1024
 # ids, positions, targets (8 each), mask, and the log-probabilities, values, advantages … of a rollout, per token.
 _ROLLOUT_BYTES = 56
+# Weights are laid out in blocks up to this; the same as COPY_LIMIT of model/linear.py.
+_BLOCKS_LIMIT = 2**30
 # On the CPU, reward training keeps the shared layers' results up to this (_KEPT_BYTES of training/shared.py).
 _KEPT_BYTES = 512 * 2**20
 
@@ -44,6 +52,8 @@ class Parts:
     """the base model"""
     unpacked: int = 0
     """one quantised matrix, unpacked for the multiplication"""
+    blocks: int = 0
+    """a second copy of the weights while sampling on the CPU, laid out for a few rows"""
     adapters: int = 0
     """LoRA adapters and heads, their gradients and optimiser states"""
     cache: int = 0
@@ -63,18 +73,48 @@ class Parts:
 
 
 @dataclass(frozen=True)
+class Moment:
+    """What is in memory at one moment of a stage."""
+
+    name: str
+    """'reading prompts', 'sampling', 'scoring', 'log-probabilities' or 'backward'"""
+    phase: str
+    """the phase it belongs to: 'sampling', 'scoring', 'update' as a run's `memory` events call them, or 'evaluation'"""
+    parts: Parts
+
+
+@dataclass(frozen=True)
 class StagePlan:
-    """One stage at its tightest moment."""
+    """One stage, moment by moment; at its tightest one where no other is named."""
 
     stage: Stage
-    moment: str
-    """'sampling', 'scoring', 'log-probabilities' or 'backward'"""
-    parts: Parts
+    moments: tuple[Moment, ...]
+
+    @property
+    def tightest(self) -> Moment:
+        return max(self.moments, key=lambda one: one.parts.total)
+
+    @property
+    def moment(self) -> str:
+        return self.tightest.name
+
+    @property
+    def parts(self) -> Parts:
+        return self.tightest.parts
 
     @property
     def peak(self) -> int:
         """Bytes."""
         return self.parts.total
+
+    @property
+    def phases(self) -> dict[str, Parts]:
+        """Each phase at its tightest moment, in the order in which they come."""
+        found: dict[str, Parts] = {}
+        for one in self.moments:
+            if one.phase not in found or one.parts.total > found[one.phase].total:
+                found[one.phase] = one.parts
+        return found
 
 
 @dataclass(frozen=True)
@@ -85,29 +125,25 @@ class MemoryPlan:
     settings: Settings
     quantisation: Quantisation
     device: Device
-    generate: StagePlan
-    reward: StagePlan
-    ppo: StagePlan
-    compare: StagePlan
+    candidates: int | None
+    """how many judged completions the reward model learns from; None: not known"""
+    stages: tuple[StagePlan, ...]
 
     @property
-    def stages(self) -> tuple[StagePlan, ...]:
-        return (self.generate, self.reward, self.ppo, self.compare)
+    def generate(self) -> StagePlan:
+        return self.stages[0]
 
+    @property
+    def reward(self) -> StagePlan:
+        return self.stages[1]
 
-@dataclass(frozen=True)
-class Verdict:
-    """Whether one stage fits, and what would make it fit."""
+    @property
+    def ppo(self) -> StagePlan:
+        return self.stages[2]
 
-    stage: Stage
-    fits: bool
-    needed: int
-    """bytes at the peak"""
-    spare: int
-    """bytes left over; negative: bytes missing"""
-    lower: tuple[str, ...]
-    """`section.key=value` overrides that together make it fit; empty when it fits, or when nothing helps"""
-    advice: str
+    @property
+    def compare(self) -> StagePlan:
+        return self.stages[3]
 
 
 # -- counting bytes -------------------------------------------------------------------------------
@@ -121,8 +157,17 @@ def resolve(settings: ModelSettings, *, card: bool) -> tuple[Quantisation, Devic
     return ("nf4" if device == "cuda" else "none"), device
 
 
-def plan(shape: ModelShape, settings: Settings, *, quantisation: Quantisation, device: Device) -> MemoryPlan:
-    """The most memory that each stage takes, in bytes, part by part.
+def plan(
+    shape: ModelShape,
+    settings: Settings,
+    *,
+    quantisation: Quantisation,
+    device: Device,
+    candidates: int | None = None,
+) -> MemoryPlan:
+    """The most memory that each stage takes, in bytes, moment by moment and part by part.
+
+    `candidates` says how many judged completions there are to learn a reward model from; None: not known.
 
     d is the hidden size, d_q, d_kv and d_ff those of queries, keys and the feed-forward part, L layers, V the
     vocabulary, r the rank, b the bytes of a number (4 on the CPU, 2 on a card). Where no paper is named, the
@@ -131,32 +176,45 @@ def plan(shape: ModelShape, settings: Settings, *, quantisation: Quantisation, d
     - weights: 0.5159 (nf4, double quantisation) or 1 (int8) byte for each weight of a linear layer, b otherwise;
       embeddings, norms and biases always b (QLoRA; bitsandbytes leaves the unembedding alone).
     - adapters: fp32, 4 bytes for each number; Adam 8 more for a role that learns; gradients 4 more for the one role
-      that learns at the moment (they are dropped after each step). PPO: policy and value learn, reward is frozen.
-    - cache: 2 · L · d_kv · b for each token being sampled.
-    - sampling: b · (8d + 3·d_ff) for each prompt token, the padding mask, and the last position's logits
-      (no scores are stored): b + 8 bytes each, b + 24 with top-p (sorted values, places, sums).
-    - learning: b · (12d + 4·d_q + 6·d_ff) for each token and *adapted* layer (16d where d_q = d): there is no
-      gradient checkpointing, and layers without adapters keep nothing. Each of the seven low-rank results adds 4·r
-      (fp32); int8 also keeps the inputs of its matrices (bitsandbytes MatMul8bitLt). The layer in the backward
-      pass is counted once more; it and the logits do not exist at the same time.
-    - logits: 16 · min(256, tokens) · V, as the functions in model/logprobs.py hold them.
+      that learns at the moment (they are dropped after each step). PPO: policy and value learn, reward is frozen,
+      and so is the second reward model (reward.ensemble above 1). Without a card, the copy that takes an update back
+      is in the same memory: 12 for each number of the two that learn.
+    - cache: 2 · L · d_kv · b for each place of each row in flight.
+    - sampling: prompts are read up to 1024 tokens (or one prompt) at a time; then each row has its logits, its
+      probabilities and their sums in fp64, b + 12 bytes for each word (with top-p, sorted, b + 28).
+      Without a card the plain linear layers are laid out once more for that time, up to 1 GiB (model/linear.py).
+    - one layer at work: b · (3d + 4·d_ff) for each token, or b · (2d + 5·d_q + 4·d_kv) in attention.
+    - learning: for each token and *adapted* layer b · (4d + 2·d_q + 2·d_kv + 2·d_ff + 7·r): both norms' inputs and
+      results, queries, keys, values and the result of attention, the two halves of the feed-forward block, and the
+      low-rank results (model/lean.py, model/lora.py). Layers without adapters keep nothing. On top comes the layer
+      in the backward pass, b · (3d + 6·d_ff); it and the logits do not exist at the same time. int8 goes through
+      bitsandbytes and PEFT, which keep b · (14d + 5·d_q + 7·d_ff) + 28·r. With gradient checkpointing a layer keeps
+      its input alone, b · d, and one at a time all the rest.
+    - logits: 8 · min(256, tokens) · V, as the functions in model/logprobs.py hold them.
     - unpacked: b · d · d_ff for a quantised base. overhead: 0.7 GiB (CUDA) or 0.5 GiB (CPU), and 6 % of the rest.
 
     A forward pass has at most `micro_batch_tokens` tokens, or one sequence when that is longer.
     Prompts and completions are taken at their longest. Not known here, and left out: imported labels longer than
     `generate.max_new_tokens`, and the shared layers' results of a comparison on all held-out prompts.
     """
-    count = _Count(shape, settings, quantisation, device)
-    return MemoryPlan(
-        shape, settings, quantisation, device, count.generate(), count.reward(), count.ppo(), count.compare()
-    )
+    count = _Count(shape, settings, quantisation, device, candidates)
+    stages = (count.generate(), count.reward(), count.ppo(), count.compare())
+    return MemoryPlan(shape, settings, quantisation, device, candidates, stages)
 
 
 class _Count:
     """The terms of the plan, for one model and one set of settings."""
 
-    def __init__(self, shape: ModelShape, settings: Settings, quantisation: Quantisation, device: Device) -> None:
+    def __init__(
+        self,
+        shape: ModelShape,
+        settings: Settings,
+        quantisation: Quantisation,
+        device: Device,
+        candidates: int | None,
+    ) -> None:
         self.shape, self.settings, self.quantisation, self.device = shape, settings, quantisation, device
+        self.candidates = candidates
         self.number = 4 if device == "cpu" else 2
         self.adapted = shape.adapted(settings.adapters.layers)
         self.adapter = shape.adapter_parameters(settings.adapters.rank, settings.adapters.layers)
@@ -165,21 +223,17 @@ class _Count:
 
     def generate(self) -> StagePlan:
         wanted = self.settings.generate
-        sampling = self._sampling(wanted.batch_size, wanted.max_new_tokens, wanted.top_p)
-        return self._tightest("generate", {"sampling": sampling})
+        moments = self._sampling("sampling", wanted.batch_size, wanted.max_new_tokens, wanted.top_p, {})
+        return StagePlan("generate", moments)
 
     def reward(self) -> StagePlan:
         longest = self.settings.model.max_prompt_tokens + self.settings.generate.max_new_tokens
         tokens = max(self.settings.reward.micro_batch_tokens, longest)
-        sharing = self.device == "cpu" and self.adapted < self.shape.layers
-        head = self.shape.hidden + 1
         learning = {
-            "adapters": 16 * (self.adapter + head),
-            "rollout": tokens * _ROLLOUT_BYTES + (_KEPT_BYTES if sharing else 0),
+            "adapters": 16 * (self.adapter + self.shape.hidden + 1),
+            "rollout": tokens * _ROLLOUT_BYTES + self._kept(longest),
         }
-        again = self.settings.reward.checkpointing == "on"
-        backward = self._recomputed(tokens) if again else self._backward(tokens)
-        return self._tightest("reward", {"backward": backward | learning})
+        return StagePlan("reward", (self._backward(tokens, self.settings.reward.checkpointing, learning),))
 
     def ppo(self) -> StagePlan:
         wanted = self.settings.ppo
@@ -187,18 +241,27 @@ class _Count:
         tokens = max(wanted.micro_batch_tokens, longest)
         held = wanted.rollout_size * self._held(wanted.max_new_tokens)
         head = self.shape.hidden + 1
-        # policy and value with their Adam states, reward without; value and reward have heads
-        resting = (3 * 4 + 2 * 8) * self.adapter + (2 * 4 + 8) * head
-        learning = {"adapters": resting + 4 * (self.adapter + head), "rollout": held}
-        sampling = self._sampling(wanted.rollout_size, wanted.max_new_tokens, 1.0)
-        return self._tightest(
+        frozen = 2 if self.settings.reward.ensemble > 1 else 1  # the reward model, and the one that only watches
+        # policy and value with their Adam states; all but the policy have heads
+        resting = ((2 + frozen) * 4 + 2 * 8) * self.adapter + ((1 + frozen) * 4 + 8) * head
+        undo = 12 * (2 * self.adapter + head) if self.device == "cpu" else 0
+        learning = {"adapters": resting + undo + 4 * (self.adapter + head), "rollout": held}
+        loaded = {"adapters": resting}
+        rows = min(wanted.rollout_size, wanted.sampling_rows)
+        watched = min(wanted.evaluate_prompts, wanted.sampling_rows)
+        return StagePlan(
             "ppo",
-            {
-                "sampling": sampling | {"adapters": resting},
-                "scoring": self._scoring(tokens) | {"adapters": resting, "rollout": held},
-                "log-probabilities": self._log_probabilities(tokens) | learning,
-                "backward": self._backward(tokens) | learning,
-            },
+            (
+                *(
+                    self._sampling("evaluation", watched, wanted.max_new_tokens, 1.0, loaded)
+                    if wanted.evaluate_every
+                    else ()
+                ),
+                *self._sampling("sampling", rows, wanted.max_new_tokens, 1.0, loaded),
+                self._scoring(tokens, loaded | {"rollout": held}),
+                self._log_probabilities(tokens, wanted.checkpointing, learning),
+                self._backward(tokens, wanted.checkpointing, learning),
+            ),
         )
 
     def compare(self) -> StagePlan:
@@ -207,48 +270,72 @@ class _Count:
         loaded = {"adapters": 4 * (2 * self.adapter + self.shape.hidden + 1)}
         rows = self.settings.compare.prompts * self.settings.compare.samples_per_prompt
         held = {"rollout": rows * self._held(wanted.max_new_tokens)}
-        sampling = self._sampling(wanted.rollout_size, wanted.max_new_tokens, 1.0)
-        scoring = self._scoring(tokens) | loaded | held
-        return self._tightest("compare", {"sampling": sampling | loaded, "scoring": scoring})
+        moments = self._sampling("sampling", wanted.sampling_rows, wanted.max_new_tokens, 1.0, loaded)
+        return StagePlan("compare", (*moments, self._scoring(tokens, loaded | held)))
 
     # -- moments of a stage
 
-    def _sampling(self, rows: int, new_tokens: int, top_p: float) -> dict[str, int]:
+    def _sampling(self, phase: str, rows: int, new_tokens: int, top_p: float, held: Terms) -> tuple[Moment, ...]:
+        """First the prompts are read, then every row in flight gets a token at a time."""
         shape, prompt, number = self.shape, self.settings.model.max_prompt_tokens, self.number
-        mask = rows * prompt * prompt * (1 + number)  # boolean, and once more as numbers for the attention
-        return {
-            "cache": 2 * shape.layers * shape.kv_width * number * rows * (prompt + new_tokens),
-            "activations": number * rows * prompt * (8 * shape.hidden + 3 * shape.intermediate) + mask,
-            "logits": rows * shape.vocabulary * (number + (8 if top_p == 1.0 else 24)),
-        }
+        cache = 2 * shape.layers * shape.kv_width * number * rows * (prompt + new_tokens - 1)
+        reading = self._at_work(min(rows * prompt, max(_PREFILL, prompt)))
+        logits = rows * shape.vocabulary * (number + (12 if top_p == 1.0 else 28))
+        terms = {"cache": cache, "blocks": self._blocks(), **held}
+        return (
+            self._moment("reading prompts", phase, {"activations": reading, **terms}),
+            self._moment("sampling", phase, {"logits": logits, **terms}),
+        )
 
-    def _scoring(self, tokens: int) -> dict[str, int]:
+    def _scoring(self, tokens: int, held: Terms) -> Moment:
         """Log-probabilities without a gradient: one layer lives at a time."""
-        return {"activations": tokens * self._layer() + self._last_hidden(tokens), "logits": self._logits(tokens)}
+        activations = max(self._at_work(tokens), self._last_hidden(tokens))
+        return self._moment("scoring", "scoring", {"activations": activations, "logits": self._logits(tokens), **held})
 
-    def _log_probabilities(self, tokens: int) -> dict[str, int]:
+    def _log_probabilities(self, tokens: int, checkpointing: Checkpointing, held: Terms) -> Moment:
         """All adapted layers are kept, and the loss is being computed."""
-        kept = self.adapted * tokens * self._layer()
-        return {"activations": kept + self._last_hidden(tokens), "logits": self._logits(tokens)}
+        kept = self.adapted * tokens * (self._input() if checkpointing == "on" else self._kept_of_layer())
+        terms = {"activations": kept + self._last_hidden(tokens), "logits": self._logits(tokens), **held}
+        return self._moment("log-probabilities", "update", terms)
 
-    def _backward(self, tokens: int) -> dict[str, int]:
+    def _backward(self, tokens: int, checkpointing: Checkpointing, held: Terms) -> Moment:
         """All adapted layers are kept, and the gradients of the last one come on top."""
-        return {"activations": (self.adapted + 1) * tokens * self._layer() + self._last_hidden(tokens)}
-
-    def _recomputed(self, tokens: int) -> dict[str, int]:
-        """Gradient checkpointing: each adapted layer keeps its input alone, and two layers exist at a time."""
-        kept = self.adapted * self.number * self.shape.hidden + 2 * self._layer()
-        return {"activations": tokens * kept + self._last_hidden(tokens)}
+        kept = self.adapted * self._kept_of_layer()
+        if checkpointing == "on":
+            kept = self.adapted * self._input() + self._kept_of_layer()
+        activations = tokens * (kept + self._backwards()) + self._last_hidden(tokens)
+        return self._moment("backward", "update", {"activations": activations, **held})
 
     # -- terms
 
-    def _layer(self) -> int:
-        """Bytes that one layer keeps for each token."""
+    def _blocks(self) -> int:
+        """On the CPU the plain linear layers, the unembedding too, are laid out once more while sampling, if small."""
+        linear = self.shape.linear_parameters if self.quantisation == "none" else 0
+        copied = self.number * (linear + self.shape.vocabulary * self.shape.hidden)
+        return copied if self.device == "cpu" and copied <= _BLOCKS_LIMIT else 0
+
+    def _at_work(self, tokens: int) -> int:
+        """One layer without a gradient: the feed-forward block, or attention where that is larger."""
         shape = self.shape
-        kept = self.number * (12 * shape.hidden + 4 * shape.query_width + 6 * shape.intermediate)
+        block = 3 * shape.hidden + 4 * shape.intermediate
+        attention = 2 * shape.hidden + 5 * shape.query_width + 4 * shape.kv_width
+        return self.number * tokens * max(block, attention)
+
+    def _kept_of_layer(self) -> int:
+        """Bytes that one layer keeps for each token."""
+        shape, rank = self.shape, self.settings.adapters.rank
         if self.quantisation == "int8":
-            kept += self.number * (2 * shape.hidden + shape.query_width + shape.intermediate)
-        return kept + 7 * 4 * self.settings.adapters.rank
+            return self.number * (14 * shape.hidden + 5 * shape.query_width + 7 * shape.intermediate) + 28 * rank
+        attention = 4 * shape.hidden + 2 * shape.query_width + 2 * shape.kv_width
+        return self.number * (attention + 2 * shape.intermediate + 7 * rank)
+
+    def _backwards(self) -> int:
+        """Bytes for each token that a layer takes in the backward pass beside what it kept."""
+        return self.number * (3 * self.shape.hidden + 6 * self.shape.intermediate)
+
+    def _input(self) -> int:
+        """Bytes that one layer keeps for each token when it is run again for the backward pass."""
+        return self.number * self.shape.hidden
 
     def _last_hidden(self, tokens: int) -> int:
         """The last hidden state, the positions picked from it, and the gradients of both."""
@@ -259,6 +346,14 @@ class _Count:
         shared = self.number * self.shape.hidden if self.adapted < self.shape.layers else 0
         return (self.settings.model.max_prompt_tokens + new_tokens) * (_ROLLOUT_BYTES + shared)
 
+    def _kept(self, longest: int) -> int:
+        """What the shared layers make of the judged candidates, kept on the CPU for all epochs."""
+        if self.device != "cpu" or self.adapted == self.shape.layers:
+            return 0
+        if self.candidates is None:
+            return _KEPT_BYTES
+        return min(_KEPT_BYTES, self.candidates * longest * self.number * self.shape.hidden)
+
     def _logits(self, tokens: int) -> int:
         return _LOGITS_BYTES * min(_CHUNK, tokens) * self.shape.vocabulary
 
@@ -266,118 +361,8 @@ class _Count:
         each = {"nf4": _NF4_BYTES, "int8": 1.0, "none": float(self.number)}[self.quantisation]
         return int(each * self.shape.linear_parameters) + self.number * self.shape.other_parameters
 
-    def _tightest(self, stage: Stage, moments: Mapping[str, Mapping[str, int]]) -> StagePlan:
+    def _moment(self, name: str, phase: str, terms: Mapping[str, int]) -> Moment:
         unpacked = self.number * self.shape.hidden * self.shape.intermediate if self.quantisation != "none" else 0
-        plans = []
-        for moment, terms in moments.items():
-            bare = Parts(weights=self._weights(), unpacked=unpacked, **terms)
-            overhead = _PROCESS[self.device] + int(_SLACK * bare.total)
-            plans.append(StagePlan(stage, moment, Parts(bare.weights, unpacked, **terms, overhead=overhead)))
-        return max(plans, key=lambda one: one.peak)
-
-
-# -- judging --------------------------------------------------------------------------------------
-
-# What to lower, the least harmful first: micro-batches and sampling batches change speed, not the result.
-_LOWERABLE: dict[Stage, tuple[str, ...]] = {
-    "generate": ("generate.batch_size", "model.quantisation", "generate.max_new_tokens", "model.max_prompt_tokens"),
-    "reward": (
-        "reward.micro_batch_tokens",
-        "model.quantisation",
-        "adapters.layers",
-        "model.max_prompt_tokens",
-        "generate.max_new_tokens",
-        "adapters.rank",
-    ),
-    "ppo": (
-        "ppo.micro_batch_tokens",
-        "model.quantisation",
-        "ppo.rollout_size",
-        "adapters.layers",
-        "model.max_prompt_tokens",
-        "ppo.max_new_tokens",
-        "adapters.rank",
-    ),
-    "compare": (
-        "ppo.micro_batch_tokens",
-        "model.quantisation",
-        "ppo.rollout_size",
-        "model.max_prompt_tokens",
-        "ppo.max_new_tokens",
-    ),
-}
-# Halving stops here: below, a setting is of no use to anybody.
-_LEAST = {
-    "generate.batch_size": 1,
-    "generate.max_new_tokens": 16,
-    "ppo.max_new_tokens": 16,
-    "model.max_prompt_tokens": 64,
-    "reward.micro_batch_tokens": 64,
-    "ppo.micro_batch_tokens": 64,
-    "ppo.rollout_size": 8,
-    "adapters.layers": 1,
-    "adapters.rank": 4,
-}
-# A halving must gain this share of what is missing, or the next setting is tried.
-_WORTH = 0.05
-
-
-def verdict(plan: MemoryPlan, card_bytes: int) -> list[Verdict]:
-    """For each stage: does it fit in `card_bytes`, by how much, and which settings make it fit.
-
-    Settings are halved one after another, the least harmful first, and only those that gain something.
-    """
-    return [_judge(plan, stage, card_bytes) for stage in plan.stages]
-
-
-def _judge(plan: MemoryPlan, stage: StagePlan, card_bytes: int) -> Verdict:
-    spare = card_bytes - stage.peak
-    if spare >= 0:
-        text = f"{stage.stage} fits: {stage.peak / GIB:.1f} GiB of {card_bytes / GIB:.1f} GiB."
-        return Verdict(stage.stage, True, stage.peak, spare, (), text)
-    changes = _remedy(plan, stage.stage, card_bytes)
-    lower = tuple(f"{key}={value}" for key, value in changes.items())
-    cure = f"Set {' and '.join(lower)}." if lower else "No setting makes it fit: choose a smaller model."
-    text = f"{stage.stage} needs {stage.peak / GIB:.1f} GiB, {-spare / GIB:.1f} GiB too much. {cure}"
-    return Verdict(stage.stage, False, stage.peak, spare, lower, text)
-
-
-def _remedy(plan: MemoryPlan, stage: Stage, room: int) -> dict[str, Any]:
-    """Settings, halved one after another until the stage fits; empty when that does not help."""
-    changes: dict[str, Any] = {}
-    while (missing := _peak(plan, stage, changes) - room) > 0:
-        for key in _LOWERABLE[stage]:
-            value = _lowered(plan, key, changes)
-            if value is not None and room + missing - _peak(plan, stage, changes | {key: value}) >= _WORTH * missing:
-                changes[key] = value
-                break
-        else:
-            return {}
-    for key in list(changes):  # what came later may have made it needless
-        without = {other: value for other, value in changes.items() if other != key}
-        if _peak(plan, stage, without) <= room:
-            changes = without
-    return changes
-
-
-def _lowered(plan: MemoryPlan, key: str, changes: Mapping[str, Any]) -> Any:
-    """The next smaller value of a setting, or None at the end."""
-    if key == "model.quantisation":
-        return None if changes.get(key, plan.quantisation) == "nf4" else "nf4"
-    current = changes.get(key, settings_module.value(plan.settings, key))
-    if key == "adapters.layers":
-        current = plan.shape.adapted(current)
-    half = max(current // 2, _LEAST[key])
-    return half if half < current else None
-
-
-def _peak(before: MemoryPlan, stage: Stage, changes: Mapping[str, Any]) -> int:
-    settings = before.settings
-    for key, value in changes.items():
-        section, _, name = key.partition(".")
-        changed = getattr(settings, section).model_copy(update={name: value})
-        settings = settings.model_copy(update={section: changed})
-    quantisation = changes.get("model.quantisation", before.quantisation)
-    count = _Count(before.shape, settings, quantisation, before.device)
-    planned: StagePlan = getattr(count, stage)()
-    return planned.peak
+        bare = Parts(weights=self._weights(), unpacked=unpacked, **terms)
+        overhead = _PROCESS[self.device] + int(_SLACK * bare.total)
+        return Moment(name, phase, replace(bare, overhead=overhead))

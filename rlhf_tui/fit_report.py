@@ -13,13 +13,14 @@ from rlhf_tui import doctor
 from rlhf_tui import settings as settings_module
 from rlhf_tui.cli_options import HERE
 from rlhf_tui.errors import UsageError
-from rlhf_tui.fit import GIB, MemoryPlan, Parts, Verdict, plan, resolve, verdict
+from rlhf_tui.fit import GIB, MemoryPlan, Parts, plan, resolve
+from rlhf_tui.fit_verdict import Verdict, verdict
 from rlhf_tui.locate import locate
-from rlhf_tui.project import CONFIG, open_project
+from rlhf_tui.project import CONFIG, DATABASE, open_project
 from rlhf_tui.settings import Settings
 from rlhf_tui.shape import shape_of
 
-_MOMENTS = {"log-probabilities": "log-probs"}  # where a column is too narrow
+_MOMENTS = {"log-probabilities": "log-probs", "reading prompts": "prompts"}  # where a column is too narrow
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,8 @@ def fit_report(folder: Path, model: str, card: float, overrides: Sequence[str]) 
     room = _room(card, settings)
     quantisation, device = resolve(settings.model, card=room.is_card)
     shape = shape_of(locate(settings.model.name), settings.model.revision)
-    planned = plan(shape, settings, quantisation=quantisation, device=device)
+    candidates = _candidates(folder)
+    planned = plan(shape, settings, quantisation=quantisation, device=device, candidates=candidates)
     verdicts = verdict(planned, room.size)
     return _document(planned, room, verdicts), _text(planned, room, verdicts)
 
@@ -56,6 +58,14 @@ def _settings(folder: Path, model: str, overrides: Sequence[str]) -> Settings:
     if model in ("", settings.model.name):
         return settings
     return settings_module.load(folder / CONFIG, [f"model.name={model}", "model.revision=", *overrides])
+
+
+def _candidates(folder: Path) -> int | None:
+    """How many judged completions the project has, at most; None when that says nothing: no project, or none yet."""
+    if not (folder / DATABASE).is_file():
+        return None
+    with open_project(folder).store() as store:
+        return 2 * len(store.pairs()) or None
 
 
 def _room(card: float, settings: Settings) -> Room:
@@ -89,6 +99,7 @@ def _usable_cards() -> list[doctor.Card]:
 def _document(planned: MemoryPlan, room: Room, verdicts: Sequence[Verdict]) -> dict[str, Any]:
     stages = [
         {"stage": stage.stage, "moment": stage.moment, "peak": stage.peak, "parts": asdict(stage.parts)}
+        | {"phases": {phase: parts.total for phase, parts in stage.phases.items()}}
         | {"fits": judged.fits, "spare": judged.spare, "lower": list(judged.lower), "advice": judged.advice}
         for stage, judged in zip(planned.stages, verdicts, strict=True)
     ]
@@ -119,6 +130,8 @@ def _text(planned: MemoryPlan, room: Room, verdicts: Sequence[Verdict]) -> str:
     lines += [
         _row("in all", [_gib(stage.peak) for stage in planned.stages]),
         _row("left over", [_gib(judged.spare) for judged in verdicts]),
+        "",
+        "PPO phase by phase: " + ", ".join(f"{name} {_gib(parts.total)}" for name, parts in planned.ppo.phases.items()),
         "",
     ]
     short = [judged.advice for judged in verdicts if not judged.fits]

@@ -9,6 +9,7 @@ from typing import Any
 
 from rlhf_tui.app.appraisal import LEVELS
 from rlhf_tui.assessment.records import Report
+from rlhf_tui.bench_report import bench_text
 from rlhf_tui.doctor import Check
 from rlhf_tui.errors import UsageError, nearest
 from rlhf_tui.preferences.display import clean
@@ -95,10 +96,39 @@ def _names(result: Mapping[str, Any]) -> str:
 
 
 def _ppo(result: Mapping[str, Any]) -> str:
+    """What was done, which policy is kept and why, and how it fared. Runs of older versions have only the first."""
     ended = "" if result["ended"] == "finished" else f" It was ended early: {result['ended']}."
-    return f"{result['updates']} updates on {result['episodes']} completions.{ended}" + _left_out(
-        result.get("prompts_too_long", 0), "prompts"
-    )
+    lines = [f"{result['updates']} updates on {result['episodes']} completions.{ended}"]
+    if "kept" in result:
+        which = "the start" if result["kept"] == 0 else f"update {result['kept']}"
+        lines += ["", _hanging("", f"The policy that is kept is that of {which}. {result['why']}"), *_looks(result)]
+    if result.get("alerts"):
+        lines += ["", "Alerts:"]
+        lines += [
+            _hanging("  ", f"update {one['update']}, {one['code']}: {one['message']}") for one in result["alerts"]
+        ]
+    return "\n".join(lines) + _left_out(result.get("prompts_too_long", 0), "prompts")
+
+
+def _looks(result: Mapping[str, Any]) -> list[str]:
+    """The start, the best policy and the end on held-out prompts, one a line."""
+    found = {name: result[name] for name in ("start", "best", "end") if result.get(name)}
+    if not found:
+        return []
+    second = any(one["gold"] is not None for one in found.values())
+    head = f"  {'':<6}{'update':>8}{'score':>9}" + (f"{'second':>9}" if second else "")
+    lines = [f"On {result['heldout_prompts']} held-out prompts:", f"{head}{'KL':>8}{'tokens':>9}{'ended':>8}"]
+    for name, one in found.items():
+        gold = f"{one['gold']:>+9.2f}" if second else ""
+        lines.append(
+            f"  {name:<6}{one['update']:>8}{one['score']:>+9.2f}{gold}{one['kl']:>8.1f}{one['length']:>9.0f}"
+            f"{one['eos_rate']:>8.0%}"
+        )
+    unit = "Scores are in deviations of the reward model on the base's completions"
+    return [
+        *lines,
+        _hanging("", f"{unit}; 'second' is a reward model that PPO does not see." if second else f"{unit}."),
+    ]
 
 
 def _compare(result: Mapping[str, Any]) -> str:
@@ -135,6 +165,7 @@ _REPORTS: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "ppo": _ppo,
     "compare": _compare,
     "export": _export,
+    "bench": bench_text,
     "demo": _demo,
 }
 

@@ -389,7 +389,8 @@ class PpoSettings(Section):
     keep: Literal["best", "last"] = Field(
         "best",
         description="Which policy is kept at the end: the one with the best held-out score among those within "
-        "guard.kl_budget, or simply the last one.",
+        "guard.kl_budget (with a second reward model, reward.ensemble, the best by the smaller of the two gains), or "
+        "simply the last one. When nothing beats the start, best keeps the start.",
     )
 
 
@@ -527,9 +528,26 @@ def catalogue() -> Iterator[SettingInfo]:
             )
 
 
+_PURE = (
+    "PPO samples from the whole distribution at ppo.temperature. Anything that leaves tokens out or favours some makes "
+    "the sampler another one than the policy that is scored: ratios and KL would be wrong, silently."
+)
+_STILL = "A policy that answers by chance differs from itself: the first ratio would not be 1."
+#: What people look for and is not there for a reason, and settings that have another name now.
+REFUSED = {
+    **dict.fromkeys(
+        ("ppo.top_p", "ppo.top_k", "ppo.min_p", "ppo.typical_p", "ppo.repetition_penalty", "ppo.min_new_tokens"), _PURE
+    ),
+    **dict.fromkeys(("adapters.dropout", "ppo.dropout", "reward.dropout"), _STILL),
+    "ppo.max_kl": "It is called guard.max_kl now.",
+}
+
+
 def info(key: str) -> SettingInfo:
-    """The setting called `key`. Raises UsageError, naming the nearest one, when there is none."""
+    """The setting called `key`. Raises UsageError when there is none: why not, or which is nearest."""
     known = {item.key: item for item in catalogue()}
+    if key in REFUSED:
+        raise UsageError(f"There is no setting {key!r}.", why=REFUSED[key], todo="Leave it out.")
     if key not in known:
         raise UsageError(
             f"There is no setting {key!r}.",

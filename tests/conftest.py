@@ -104,6 +104,7 @@ def small_demo() -> tuple[str, ...]:
         "ppo.max_new_tokens=8",
         "ppo.policy_learning_rate=0.01",
         "ppo.save_every=1",
+        "ppo.keep=last",
         "compare.prompts=6",
         "compare.bootstrap=200",
         "export.dtype=fp32",

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from rlhf_tui import fit, settings
 from rlhf_tui.errors import UsageError
 from rlhf_tui.fit import GIB, MemoryPlan
+from rlhf_tui.fit_verdict import verdict
 from rlhf_tui.locate import Location
 from rlhf_tui.settings import Settings
 from rlhf_tui.shape import STARTER_SHAPE, ModelShape, shape_of
@@ -108,42 +109,61 @@ def test_parameters_are_counted_exactly(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
-def test_base_adapters_and_sampling_match_the_published_estimate(name: str) -> None:
-    base, adapters, sampling, _ = PUBLISHED[name]
+def test_base_adapters_and_cache_match_the_published_estimate(name: str) -> None:
+    base, adapters, sampling, peak = PUBLISHED[name]
     plan = planned(SHAPES[name], PUBLISHED_SETTINGS)
     cell = 0.005  # the table is rounded to two decimals
     assert plan.ppo.parts.weights / GIB == pytest.approx(base, rel=0.02, abs=cell)
     # published: two roles with weights, gradients and Adam states, one in 16 bit (34 bytes a number); here the frozen
     # one is in fp32 as well, and only one role has gradients at a time (32 bytes)
     assert plan.ppo.parts.adapters / GIB * 34 / 32 == pytest.approx(adapters, rel=0.02, abs=cell)
-    parts = plan.generate.parts
-    assert (parts.cache + parts.activations + parts.logits) / GIB == pytest.approx(sampling, rel=0.1, abs=cell)
+    # published with all prompts read at once and logits of 8 bytes a word; here prompts are read in parts
+    model = SHAPES[name]
+    reading = 2 * 16 * 128 * (8 * model.hidden + 3 * model.intermediate)
+    cache = plan.generate.parts.cache / GIB
+    assert cache + (8 * 16 * model.vocabulary + reading) / GIB == pytest.approx(sampling, rel=0.02, abs=cell)
+    assert plan.generate.peak - fit.CONTEXT_BYTES < 1.06 * (base + sampling + cell) * GIB
+    # published without gradient checkpointing, as others keep their layers; here half as much is kept
+    assert 0.4 * peak < plan.ppo.peak / GIB < peak
 
 
-@pytest.mark.parametrize("name", PUBLISHED)
-def test_the_peak_matches_the_published_estimate(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fit, "_CHUNK", 4 * 256)  # the published column holds the logits of all response positions
-    plan = planned(SHAPES[name], PUBLISHED_SETTINGS)
-    assert plan.ppo.peak / GIB == pytest.approx(PUBLISHED[name][3], rel=0.1)
+# Peaks of the resident set in bytes, measured with tests/bench/fit_measured.py on two AMD cores; 124 tokens a sequence.
+MEASURED_SETTINGS = {
+    "model": {"max_prompt_tokens": 92},
+    "generate": {"max_new_tokens": 32},
+    "ppo": {"max_new_tokens": 32, "rollout_size": 4, "epochs": 1, "minibatches": 1, "micro_batch_tokens": 496},
+    "reward": {"micro_batch_tokens": 496},
+}
+WIDE = ModelShape("wide", 12, 1024, 16, 4, 64, 2816, 32000, True)
+# stage, model, settings that differ, and bytes of each phase
+MEASURED: dict[str, tuple[str, ModelShape, dict[str, dict[str, object]], dict[str, int]]] = {
+    "as it comes": ("ppo", STARTER_SHAPE, {}, {"sampling": 1930645504, "scoring": 1262952448, "update": 1981779968}),
+    "recomputing": (
+        "ppo",
+        STARTER_SHAPE,
+        {"ppo": {"checkpointing": "on"}},
+        {"sampling": 1751908352, "scoring": 1257754624, "update": 1643589632},
+    ),
+    "nf4": ("ppo", STARTER_SHAPE, {}, {"sampling": 953393152, "scoring": 887586816, "update": 1598099456}),
+    "wide, four layers": (
+        "ppo",
+        WIDE,
+        {"adapters": {"layers": 4}},
+        {"sampling": 1910149120, "scoring": 1311338496, "update": 1438715904},
+    ),
+    "generate, wide": ("generate", WIDE, {}, {"sampling": 1989947392}),
+    "reward": ("reward", STARTER_SHAPE, {}, {"update": 1715388416}),
+}
 
 
-def test_never_below_a_measured_run() -> None:
-    """The starter on a CPU, adapters on ten layers, 1024 tokens in a forward pass, texts below 150 tokens.
-
-    Measured: 1,019,334,656 bytes with the model loaded, 1,924,038,656 at the peak of the first reward update.
-    """
-    wanted = tree(
-        model={"max_prompt_tokens": 64},
-        adapters={"layers": 10},
-        generate={"max_new_tokens": 80},
-        reward={"micro_batch_tokens": 1024},
-    )
-    parts = planned(wanted=wanted, quantisation="none", device="cpu").reward.parts
-    loaded = parts.weights + 0.5 * GIB
-    assert loaded == pytest.approx(1_019_334_656, rel=0.1)
-    # that run kept fewer of the shared layers' results than it may
-    assert 1_924_038_656 * 0.95 < parts.total - 1.06 * 512 * 2**20 < 1_924_038_656 * 1.15
-    assert parts.total > 1_924_038_656
+@pytest.mark.parametrize("name", MEASURED)
+def test_within_15_percent_of_a_measured_run(name: str) -> None:
+    stage, model, changes, measured = MEASURED[name]
+    sections = {key: MEASURED_SETTINGS.get(key, {}) | changes.get(key, {}) for key in MEASURED_SETTINGS | changes}
+    quantisation: fit.Quantisation = "nf4" if "nf4" in name else "none"
+    plan = planned(model, tree(**sections), quantisation=quantisation, device="cpu")
+    found = next(one for one in plan.stages if one.stage == stage).phases
+    assert {phase: found[phase].total for phase in measured} == pytest.approx(measured, rel=0.15)
 
 
 # -- a second implementation ----------------------------------------------------------------------
@@ -170,11 +190,12 @@ def test_every_part_of_the_ppo_peak_by_hand() -> None:
     by_hand = {
         "weights": 4 * SMALL.parameters,
         "unpacked": 0,
-        # three roles' numbers, two roles' Adam states, one role's gradients; heads (8 + 1 numbers) for two, one, one
-        "adapters": 4 * (3 * adapter + 2 * 2 * adapter + adapter) + 4 * (2 * 9 + 2 * 9 + 9),
+        # three roles' numbers, two roles' Adam states, one role's gradients, and two roles' numbers and states once
+        # more; heads (8 + 1 numbers) for two, one, one and one
+        "adapters": 4 * (3 * adapter + 2 * 2 * adapter + adapter + 2 * 3 * adapter) + 4 * 9 * (2 + 2 + 1 + 3),
         "cache": 0,
-        "activations": 2 * 64 * (4 * (12 * 8 + 4 * 12 + 6 * 20) + 7 * 4 * 2) + 4 * 4 * 64 * 8,
-        "logits": 16 * 64 * 5000,
+        "activations": 2 * 64 * 4 * (4 * 8 + 2 * 12 + 2 * 6 + 2 * 20 + 7 * 2) + 4 * 4 * 64 * 8,
+        "logits": 8 * 64 * 5000,
         "rollout": 4 * 24 * (56 + 4 * 8),
     }
     found = {name: getattr(stage.parts, name) for name in by_hand}
@@ -188,12 +209,33 @@ def test_sampling_by_hand() -> None:
     wanted = tree(
         model={"max_prompt_tokens": 16}, generate={"batch_size": 3, "max_new_tokens": 8}, ppo={"rollout_size": 3}
     )
-    parts = planned(SMALL, wanted, quantisation="int8", device="cuda").generate.parts
-    assert parts.cache == 2 * 3 * 6 * 2 * 3 * (16 + 8)  # keys and values, layers, width, bytes, rows, tokens
-    assert parts.activations == 2 * 3 * 16 * (8 * 8 + 3 * 20) + 3 * 16 * 16 * (1 + 2)
-    assert parts.logits == 3 * 5000 * (2 + 8)
-    assert parts.unpacked == 2 * 8 * 20
-    assert parts.overhead == int(0.7 * GIB) + int(0.06 * (parts.total - parts.overhead))
+    stage = planned(SMALL, wanted, quantisation="int8", device="cuda").generate
+    reading, sampling = (moment.parts for moment in stage.moments)
+    assert stage.phases == {"sampling": sampling}
+    for parts in (reading, sampling):
+        assert parts.cache == 2 * 3 * 6 * 2 * 3 * (16 + 8 - 1)  # keys and values, layers, width, bytes, rows, tokens
+        assert parts.unpacked == 2 * 8 * 20
+        assert parts.overhead == fit.CONTEXT_BYTES + int(0.06 * (parts.total - parts.overhead))
+    assert (reading.activations, reading.logits) == (2 * 3 * 16 * (3 * 8 + 4 * 20), 0)
+    assert (sampling.activations, sampling.logits) == (0, 3 * 5000 * (2 + 12))
+    many = tree(model={"max_prompt_tokens": 16}, generate={"batch_size": 500, "max_new_tokens": 8, "top_p": 0.5})
+    reading, sampling = (
+        moment.parts for moment in planned(SMALL, many, quantisation="int8", device="cuda").generate.moments
+    )
+    assert reading.activations == 2 * 1024 * (3 * 8 + 4 * 20)
+    assert sampling.logits == 500 * 5000 * (2 + 28)
+
+
+def test_the_second_copy_of_the_weights_while_sampling_on_the_cpu() -> None:
+    def blocks(model: ModelShape, quantisation: fit.Quantisation, device: fit.Device) -> int:
+        plan = planned(model, quantisation=quantisation, device=device)
+        assert plan.ppo.phases["scoring"].blocks == plan.ppo.phases["update"].blocks == 0
+        return plan.generate.parts.blocks
+
+    words = 49152 * 576
+    assert blocks(STARTER_SHAPE, "none", "cpu") == 4 * (STARTER_SHAPE.linear_parameters + words)
+    assert blocks(STARTER_SHAPE, "nf4", "cpu") == 4 * words
+    assert blocks(EIGHT, "none", "cpu") == blocks(STARTER_SHAPE, "none", "cuda") == 0
 
 
 def test_reward_learning_by_hand() -> None:
@@ -204,21 +246,42 @@ def test_reward_learning_by_hand() -> None:
         reward={"micro_batch_tokens": 64},
     )
     tokens = 64 + 36  # a candidate that is longer than the micro-batch stands alone
-    layer = 2 * (12 * 8 + 4 * 12 + 6 * 20) + 2 * (2 * 8 + 12 + 20) + 7 * 4 * 2
-    card = planned(SMALL, wanted, quantisation="int8", device="cuda").reward
-    assert card.moment == "backward"
-    assert card.parts.activations == (2 + 1) * tokens * layer + 4 * 2 * tokens * 8
+    layer = 2 * (4 * 8 + 2 * 12 + 2 * 6 + 2 * 20 + 7 * 2)
+    backward = 2 * (3 * 8 + 6 * 20)
+    card = planned(SMALL, wanted, quantisation="nf4", device="cuda").reward
+    assert (card.moment, list(card.phases)) == ("backward", ["update"])
+    assert card.parts.activations == tokens * (2 * layer + backward) + 4 * 2 * tokens * 8
     assert (card.parts.logits, card.parts.rollout) == (0, tokens * 56)
+    whole = planned(SMALL, wanted, quantisation="int8", device="cuda").reward.parts
+    assert whole.activations == (
+        tokens * (2 * (2 * (14 * 8 + 5 * 12 + 7 * 20) + 28 * 2) + backward) + 4 * 2 * tokens * 8
+    )
     again = tree(
         model={"max_prompt_tokens": 64},
         adapters={"rank": 2, "layers": 2},
         generate={"max_new_tokens": 36},
         reward={"micro_batch_tokens": 64, "checkpointing": "on"},
     )
-    parts = planned(SMALL, again, quantisation="int8", device="cuda").reward.parts
-    assert parts.activations == tokens * (2 * 2 * 8 + 2 * layer) + 4 * 2 * tokens * 8
-    shared = planned(SMALL, wanted, quantisation="none", device="cpu").reward.parts.rollout
-    assert shared == tokens * 56 + 512 * 2**20
+    parts = planned(SMALL, again, quantisation="nf4", device="cuda").reward.parts
+    assert parts.activations == tokens * (2 * 2 * 8 + layer + backward) + 4 * 2 * tokens * 8
+
+
+def test_what_the_shared_layers_gave_is_kept_for_the_candidates_there_are() -> None:
+    wanted = tree(
+        model={"max_prompt_tokens": 64},
+        adapters={"layers": 2},
+        generate={"max_new_tokens": 36},
+        reward={"micro_batch_tokens": 64},
+    )
+
+    def kept(candidates: int | None, device: fit.Device = "cpu") -> int:
+        plan = fit.plan(SMALL, wanted, quantisation="none", device=device, candidates=candidates)
+        return plan.reward.parts.rollout - 100 * 56
+
+    assert kept(None) == 512 * 2**20
+    assert kept(10) == 10 * 100 * 4 * 8
+    assert kept(10**9) == 512 * 2**20
+    assert kept(10, "cuda") == 0
 
 
 def test_compare_holds_what_it_measures() -> None:
@@ -246,11 +309,30 @@ def test_only_the_stages_that_learn_hold_adapters_that_learn() -> None:
     assert plan.ppo.parts.adapters > plan.reward.parts.adapters
 
 
-def test_top_p_and_the_tightest_moment() -> None:
-    plain = planned(wanted=tree(generate={"top_p": 1.0})).generate.parts.logits
-    assert planned(wanted=tree(generate={"top_p": 0.9})).generate.parts.logits > 2 * plain
-    many = tree(ppo={"rollout_size": 1024, "micro_batch_tokens": 64})
+def test_the_phases_of_ppo_and_its_tightest_moment() -> None:
+    stage = planned().ppo
+    assert list(stage.phases) == ["evaluation", "sampling", "scoring", "update"]
+    assert max(parts.total for parts in stage.phases.values()) == stage.peak == stage.phases["update"].total
+    assert "evaluation" not in planned(wanted=tree(ppo={"evaluate_every": 0})).ppo.phases
+    many = tree(ppo={"rollout_size": 1024, "sampling_rows": 1024, "micro_batch_tokens": 64})
     assert planned(wanted=many).ppo.moment == "sampling"
+    fewer = tree(ppo={"rollout_size": 1024, "sampling_rows": 32, "micro_batch_tokens": 64})
+    assert planned(wanted=fewer).ppo.phases["sampling"].total < planned(wanted=many).ppo.phases["sampling"].total / 3
+
+
+def test_a_second_reward_model_is_one_adapter_more() -> None:
+    one, two = (planned(wanted=tree(reward={"ensemble": count})).ppo.parts.adapters for count in (1, 2))
+    assert two - one == 4 * (STARTER_SHAPE.adapter_parameters(16, 0) + 577)
+    assert planned(wanted=tree(reward={"ensemble": 5})).ppo.parts.adapters == two
+
+
+def test_recomputing_takes_less_and_counts_as_harmless() -> None:
+    tight = {"checkpointing": "on", "micro_batch_tokens": 1024}
+    kept, again = (planned(EIGHT, tree(ppo=one)).ppo for one in ({"micro_batch_tokens": 1024}, tight))
+    assert again.parts.activations < kept.parts.activations / 5
+    small = planned(EIGHT, tree(ppo={"micro_batch_tokens": 640, "rollout_size": 8, "evaluate_prompts": 1}))
+    found = verdict(small, small.ppo.peak - 3 * GIB // 2)[2]
+    assert found.lower == ("ppo.checkpointing=on",)
 
 
 # -- more never needs less ------------------------------------------------------------------------
@@ -265,6 +347,8 @@ GROWING = {
     "generate.batch_size": 1024,
     "reward.micro_batch_tokens": 100_000,
     "ppo.rollout_size": 4096,
+    "ppo.sampling_rows": 4096,
+    "ppo.evaluate_prompts": 10_000,
     "ppo.micro_batch_tokens": 100_000,
     "ppo.max_new_tokens": 4096,
 }
@@ -317,7 +401,7 @@ def test_fewer_adapted_layers_learn_in_less(first: int, second: int) -> None:
 
 def test_a_large_card_fits_everything() -> None:
     plan = planned()
-    found = fit.verdict(plan, 80 * GIB)
+    found = verdict(plan, 80 * GIB)
     assert [one.stage for one in found] == ["generate", "reward", "ppo", "compare"]
     assert all(one.fits and one.lower == () for one in found)
     assert [one.spare for one in found] == [80 * GIB - stage.peak for stage in plan.stages]
@@ -325,18 +409,18 @@ def test_a_large_card_fits_everything() -> None:
 
 def test_the_edge_is_exact() -> None:
     plan = planned()
-    assert fit.verdict(plan, plan.ppo.peak)[2].fits
-    assert not fit.verdict(plan, plan.ppo.peak - 1)[2].fits
-    assert fit.verdict(plan, plan.ppo.peak - 1)[2].spare == -1
+    assert verdict(plan, plan.ppo.peak)[2].fits
+    assert not verdict(plan, plan.ppo.peak - 1)[2].fits
+    assert verdict(plan, plan.ppo.peak - 1)[2].spare == -1
 
 
 @pytest.mark.parametrize(
-    ("name", "card"), [("Llama-3.1-8B", 12), ("Llama-3.2-3B", 8), ("Qwen2.5-0.5B", 4), ("Llama-3.1-8B", 8)]
+    ("name", "card"), [("Llama-3.1-8B", 12), ("Llama-3.2-3B", 8), ("Qwen2.5-0.5B", 2), ("Llama-3.1-8B", 8)]
 )
 @pytest.mark.parametrize("quantisation", QUANTISATIONS)
 def test_the_advice_makes_it_fit(name: str, card: int, quantisation: fit.Quantisation) -> None:
     plan = planned(SHAPES[name], quantisation=quantisation)
-    judged = [one for one in fit.verdict(plan, card * GIB) if not one.fits]
+    judged = [one for one in verdict(plan, card * GIB) if not one.fits]
     assert judged
     for one in judged:
         assert one.lower
@@ -349,11 +433,11 @@ def test_the_advice_makes_it_fit(name: str, card: int, quantisation: fit.Quantis
 
 def test_what_changes_no_result_is_lowered_first() -> None:
     plan = planned(SHAPES["Llama-3.2-3B"])
-    assert fit.verdict(plan, plan.ppo.peak - GIB)[2].lower == ("ppo.micro_batch_tokens=1024",)
+    assert verdict(plan, plan.ppo.peak - GIB)[2].lower == ("ppo.micro_batch_tokens=1024",)
 
 
 def test_no_advice_where_none_helps() -> None:
-    found = fit.verdict(planned(EIGHT), 4 * GIB)
+    found = verdict(planned(EIGHT), 4 * GIB)
     assert all(not one.fits and one.lower == () and "smaller model" in one.advice for one in found)
 
 
@@ -368,6 +452,11 @@ def test_auto_is_resolved_as_the_loader_does() -> None:
 def test_the_chunk_is_that_of_the_engine() -> None:
     source = Path(fit.__file__).with_name("model") / "logprobs.py"
     assert f"\nCHUNK = {fit._CHUNK} " in source.read_text(encoding="utf-8")
+    linear = Path(fit.__file__).with_name("model") / "linear.py"
+    assert fit._BLOCKS_LIMIT == 1 << 30
+    assert "\nCOPY_LIMIT = 1 << 30 " in linear.read_text(encoding="utf-8")
+    stepping = Path(fit.__file__).with_name("model") / "stepping.py"
+    assert f"\nPREFILL_TOKENS = {fit._PREFILL} " in stepping.read_text(encoding="utf-8")
     shared = Path(fit.__file__).with_name("training") / "shared.py"
     assert fit._KEPT_BYTES == 512 * 2**20
     assert "\n_KEPT_BYTES = 512 * 2**20" in shared.read_text(encoding="utf-8")

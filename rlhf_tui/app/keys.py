@@ -116,6 +116,7 @@ REGISTRY: dict[str, tuple[Action, ...]] = {
         Action("ppo.start", "enter", "⏎", "Start", "Start a PPO run.", "start", 1, "idle"),
         Action("ppo.older", "left", "←→", "Samples", "Browse the samples: older.", "browse(-1)", rank=5),
         Action("ppo.newer", "right", "→", "Newer sample", "Browse the samples: newer.", "browse(1)"),
+        Action("ppo.heldout", "h", "h", "Held-out", "Scores on held-out prompts against √KL.", "held_out", 4),
         Action("ppo.why", "w", "w", "Why", "What the newest alert means and what to do.", "why", rank=5),
     ),
     "compare": (

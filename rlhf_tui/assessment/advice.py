@@ -6,9 +6,10 @@ import math
 
 from rlhf_tui.assessment.chance import cases_to_beat_coin, effective
 from rlhf_tui.assessment.figures import points
+from rlhf_tui.assessment.grounds import Grounds
 from rlhf_tui.assessment.records import Curve, LabelFacts
 from rlhf_tui.assessment.thresholds import TELL_FROM
-from rlhf_tui.preferences.intervals import ENOUGH, Rate
+from rlhf_tui.preferences.intervals import ENOUGH
 
 #: Asking for more labels than this at once is no advice.
 MOST_MORE = 1000
@@ -20,31 +21,31 @@ READY = (
 )
 _LABEL = "Judge them with 'rlhf-tui label' and train again."
 _HELDOUT = "Judge held-out prompts too: only they show what the trained model makes of new ones."
+_ALL_HELDOUT = "All of them should be of held-out prompts: too few of those are judged."
+_OTHER_PROMPTS = "Each should be of another prompt, some of them held out: pairs of one prompt hang together."
 _NARROWER = "A narrower taste (one thing you want, written into the guideline) needs fewer labels."
 
 
 # -- how many ------------------------------------------------------------------------------------------
 
 
-def to_beat_a_coin(rate: Rate | None, labels: LabelFacts, curve: Curve | None) -> tuple[int | None, str]:
+def to_beat_a_coin(grounds: Grounds) -> tuple[int | None, str]:
     """How many more pairs until there are enough and luck is ruled out, None when labels alone will hardly do it;
     and what to do then.
 
     As many as it takes if it stays as right as it is, or as the curve takes to 'ready', whichever is less. Where
     neither can be had and there are few labels yet, as many as it takes to tell.
     """
+    labels, curve = grounds.labels, grounds.curve
+    rate = grounds.deciding.rate if grounds.deciding is not None else None
     if rate is None or rate.share is None:
         return ENOUGH, f"{_LABEL} {_HELDOUT}"
-    worth = effective(rate)
-    each = worth / max(labels.comparisons, 1)  # what one label adds to what is measured
+    worth, each = effective(rate), grounds.each
     enough = (ENOUGH - worth) / each
     luck, by_curve = (cases_to_beat_coin(rate.share) - worth) / each, pairs_by_curve(labels, curve)
     missing = TELL_FROM - labels.comparisons
     if enough > MOST_MORE:
-        wanted, todo = (
-            ENOUGH - worth,
-            f"{_LABEL} All of them should be of held-out prompts: too few of those are judged.",
-        )
+        wanted, todo = ENOUGH - worth, f"{_LABEL} {_OTHER_PROMPTS if rate.n >= ENOUGH else _ALL_HELDOUT}"
     elif enough >= min(luck, by_curve):
         wanted, todo = enough, f"{_LABEL} {_HELDOUT}"
     elif by_curve < luck and by_curve <= MOST_MORE:
@@ -87,7 +88,7 @@ def beyond_labels(curve: Curve | None) -> str:
     if curve is not None and curve.gain_50 is not None and curve.gain_50[1] > 0:
         first = f"50 more labels are expected to add {points(curve.gain_50, 1)}: with labels alone it is a long way."
     else:
-        first = "More labels alone are not expected to lift it."
+        first = "Nothing shows that more labels alone would lift it."
     return (
         f"{first} What may: ask for one thing instead of 'quality' (write it into the guideline), judge again what was "
         "a slip among the largest disagreements, or take a bigger base."

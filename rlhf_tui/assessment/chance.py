@@ -1,8 +1,9 @@
 """More than luck? A stricter question than whether an interval contains one half.
 
 People look again after every sitting. With the usual 95 %, a model that has learnt nothing looks better than a
-coin at one look in forty; over ten looks that is one user in four. So the word 'better than a coin' is kept for
-what a coin does less than once in two thousand looks.
+coin at one look in forty; over ten looks at labels that grow by as many each time, that is one user in ten
+(Armitage, McPherson and Rowe 1969, Repeated significance tests on accumulating data). So the word 'better than a
+coin' is kept for what a coin does once in two thousand looks: over ten of them, one user in four hundred.
 """
 
 from __future__ import annotations

@@ -13,12 +13,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
-from rlhf_tui.assessment.bradley_terry import Floats, Integers, choose_ridge, fit_dual, ridge_bradley_terry
+from rlhf_tui.assessment.bradley_terry import Floats, Integers, choose_ridge, fit_dual
 from rlhf_tui.assessment.powerlaw import PowerLaw, fit_power_law
 from rlhf_tui.assessment.records import Curve, CurvePoint, Interval
 from rlhf_tui.assessment.thresholds import ready_accuracy
-
-__all__ = ["learning_curve", "out_of_fold_gaps", "ridge_bradley_terry"]
 
 SHARES = (0.25, 0.5, 0.75, 1.0)
 #: How often a share of the prompts is drawn anew; beyond so many pairs, once: it takes long and scatters less.
@@ -45,7 +43,7 @@ class _Fold:
     kernel: Floats
     ridge: float
 
-    def gaps(self, targets: Floats, weights: Floats, learn: Integers) -> Floats:
+    def predicted(self, targets: Floats, weights: Floats, learn: Integers) -> Floats:
         """What a fit on `learn`, some of its pairs, predicts: (len(predict),)"""
         kernel = self.kernel[np.ix_(learn, learn)]
         a = fit_dual(kernel, targets[learn], weights[learn], self.ridge, np.zeros(len(learn)))
@@ -53,15 +51,68 @@ class _Fold:
         return found
 
 
-def _folds(features: Floats, targets: Floats, weights: Floats, folds: Integers) -> list[_Fold]:
-    """Each fold with what was chosen without it: the units of the features and the ridge."""
+@dataclass(frozen=True)
+class Folded:
+    """Pairs in folds, each with what was chosen without it, once for all fits: units of the features, and a ridge."""
+
+    targets: Floats
+    weights: Floats
+    folds: tuple[_Fold, ...]
+
+    def gaps(self) -> Floats:
+        """The gap of each pair as a head predicts it that was fitted on the other folds only: (pairs,)"""
+        found = np.zeros(len(self.targets))
+        for fold in self.folds:
+            found[fold.predict] = fold.predicted(self.targets, self.weights, fold.learn)
+        return found
+
+    def curve(self, prompts: Sequence[Hashable], decided: ArrayLike, *, ceiling: float | None, seed: int) -> Curve:
+        """How the out-of-fold accuracy grows when 25, 50, 75 and 100 % of the training prompts are used.
+
+        prompts: (pairs,) names; decided: (pairs,), False for ties, which are learnt from and not counted as right
+        or wrong. Of each share several draws of prompts are averaged, each draw part of the next larger one.
+        Intervals are of a bootstrap over prompts. Through the points goes a(n) = a∞ - b·n^(-c) with a∞ at most
+        `ceiling` (see `powerlaw`), which is fitted again to every resample. There are no points when fewer than
+        two prompts have a decided pair.
+        """
+        names = {prompt: place for place, prompt in enumerate(dict.fromkeys(prompts))}
+        groups = np.array([names[prompt] for prompt in prompts])
+        counted = np.asarray(decided, dtype=np.bool_)
+        if len(np.unique(groups[counted])) < 2:
+            return Curve((), None, None, None)
+        right, pairs = _right_by_share(self, groups, seed)
+        drawn = _resampled(right[:, counted], groups[counted], seed)
+        points = right[:, counted].mean(axis=1)
+        limit = USUAL_CEILING if ceiling is None else ceiling
+        law = fit_power_law(pairs, points[None], limit)
+        gain, reached = _outlook(law, fit_power_law(pairs, drawn, limit), len(groups), ready_accuracy(ceiling))
+        low, high = np.percentile(drawn, [2.5, 97.5], axis=0)
+        return Curve(
+            points=tuple(
+                CurvePoint(share, float(n), float(value), float(under), float(over))
+                for share, n, value, under, over in zip(SHARES, pairs, points, low, high, strict=True)
+            ),
+            gain_50=gain,
+            asymptote=float(law.limit[0]),
+            pairs_to_ready=reached,
+        )
+
+
+def folded(features: ArrayLike, targets: ArrayLike, weights: ArrayLike, folds: ArrayLike) -> Folded:
+    """Ready for any number of fits on parts of these pairs.
+
+    features: (pairs, width) of the better minus the worse; targets: (pairs,) in [0, 1]; weights: (pairs,);
+    folds: (pairs,) integers, at least two different ones, all pairs of a prompt in the same. Units of the
+    features and the ridge of a fold come from the other folds as well. Raises ValueError for one fold.
+    """
+    x, y, w, f = _checked(features, targets, weights, folds)
     made = []
-    for fold in np.unique(folds):
-        learn, predict = np.flatnonzero(folds != fold), np.flatnonzero(folds == fold)
-        kernel = _kernel(features, learn)
-        ridge = choose_ridge(kernel[np.ix_(learn, learn)], targets[learn], weights[learn], folds[learn])
+    for fold in np.unique(f):
+        learn, predict = np.flatnonzero(f != fold), np.flatnonzero(f == fold)
+        kernel = _kernel(x, learn)
+        ridge = choose_ridge(kernel[np.ix_(learn, learn)], y[learn], w[learn], f[learn])
         made.append(_Fold(learn, predict, kernel, ridge))
-    return made
+    return Folded(y, w, tuple(made))
 
 
 def _kernel(features: Floats, learn: Integers) -> Floats:
@@ -74,20 +125,6 @@ def _kernel(features: Floats, learn: Integers) -> Floats:
     scaled = features[:, varied] / (size[varied] * np.sqrt(max(1, varied.sum())))
     found: Floats = scaled @ scaled.T
     return found
-
-
-def out_of_fold_gaps(features: ArrayLike, targets: ArrayLike, weights: ArrayLike, folds: ArrayLike) -> Floats:
-    """The gap of each pair as a head predicts it that was fitted on the other folds only.
-
-    features: (pairs, width) of the better minus the worse; targets: (pairs,) in [0, 1]; weights: (pairs,);
-    folds: (pairs,) integers, at least two different ones, all pairs of a prompt in the same. Units of the
-    features and the ridge come from the other folds as well. Returns (pairs,). Raises ValueError for one fold.
-    """
-    x, y, w, f = _checked(features, targets, weights, folds)
-    gaps = np.zeros(len(x))
-    for fold in _folds(x, y, w, f):
-        gaps[fold.predict] = fold.gaps(y, w, fold.learn)
-    return gaps
 
 
 def _checked(
@@ -104,57 +141,13 @@ def _checked(
 # -- the learning curve ------------------------------------------------------------------------------
 
 
-def learning_curve(
-    features: ArrayLike,
-    targets: ArrayLike,
-    weights: ArrayLike,
-    folds: ArrayLike,
-    prompts: Sequence[Hashable],
-    decided: ArrayLike,
-    *,
-    ceiling: float | None,
-    seed: int,
-) -> Curve:
-    """How the out-of-fold accuracy grows when 25, 50, 75 and 100 % of the training prompts are used.
-
-    Arguments as of `out_of_fold_gaps`; prompts: (pairs,) names; decided: (pairs,), False for ties, which are
-    learnt from and not counted as right or wrong. Of each share several draws of prompts are averaged, each
-    draw part of the next larger one. Intervals are of a bootstrap over prompts. Through the points goes
-    a(n) = a∞ - b·n^(-c) with a∞ at most `ceiling` (see `powerlaw`), which is fitted again to every resample.
-    There are no points when fewer than two prompts have a decided pair.
-    """
-    x, y, w, f = _checked(features, targets, weights, folds)
-    names = {prompt: place for place, prompt in enumerate(dict.fromkeys(prompts))}
-    groups = np.array([names[prompt] for prompt in prompts])
-    counted = np.asarray(decided, dtype=np.bool_)
-    if len(np.unique(groups[counted])) < 2:
-        return Curve((), None, None, None)
-    right, pairs = _right_by_share(x, y, w, f, groups, seed)
-    drawn = _resampled(right[:, counted], groups[counted], seed)
-    points = right[:, counted].mean(axis=1)
-    limit = USUAL_CEILING if ceiling is None else ceiling
-    law = fit_power_law(pairs, points[None], limit)
-    gain, reached = _outlook(law, fit_power_law(pairs, drawn, limit), len(x), ready_accuracy(ceiling))
-    low, high = np.percentile(drawn, [2.5, 97.5], axis=0)
-    return Curve(
-        points=tuple(
-            CurvePoint(share, float(n), float(value), float(under), float(over))
-            for share, n, value, under, over in zip(SHARES, pairs, points, low, high, strict=True)
-        ),
-        gain_50=gain,
-        asymptote=float(law.limit[0]),
-        pairs_to_ready=reached,
-    )
-
-
-def _right_by_share(x: Floats, y: Floats, w: Floats, f: Integers, groups: Integers, seed: int) -> tuple[Floats, Floats]:
+def _right_by_share(pairs: Folded, groups: Integers, seed: int) -> tuple[Floats, Floats]:
     """Of each pair, by share, how often the draws get it right: (shares, pairs); and pairs learnt from: (shares,)"""
     rng = np.random.default_rng(seed)
-    right, used = np.zeros((len(SHARES), len(x))), np.zeros(len(SHARES))
-    made = _folds(x, y, w, f)
-    for fold in made:
+    right, used = np.zeros((len(SHARES), len(groups))), np.zeros(len(SHARES))
+    draws = DRAWS if len(groups) <= MANY_PAIRS else 1
+    for fold in pairs.folds:
         prompts = np.unique(groups[fold.learn])
-        draws = DRAWS if len(x) <= MANY_PAIRS else 1
         for draw in range(draws):
             order = rng.permutation(prompts)
             for place, share in enumerate(SHARES):
@@ -163,9 +156,9 @@ def _right_by_share(x: Floats, y: Floats, w: Floats, f: Integers, groups: Intege
                 times = 1 if share == 1.0 else draws
                 chosen = order[: max(1, round(share * len(order)))]
                 learn = fold.learn[np.isin(groups[fold.learn], chosen)]
-                gaps = fold.gaps(y, w, learn)
+                gaps = fold.predicted(pairs.targets, pairs.weights, learn)
                 right[place, fold.predict] += ((gaps > 0) + 0.5 * (gaps == 0)) / times
-                used[place] += len(learn) / times / len(made)
+                used[place] += len(learn) / times / len(pairs.folds)
     return right, used
 
 

@@ -11,22 +11,18 @@ import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from rlhf_tui.assessment.case import Case
 from rlhf_tui.assessment.chance import beats_coin, loses_to_coin
 from rlhf_tui.assessment.counting import ABOUT_AS_LONG, by_length, decided, half_step, longer_is_better, share
 from rlhf_tui.assessment.figures import estimated_share, percent, points, share_and_n, share_of
 from rlhf_tui.assessment.records import (
-    Accuracy,
     Baseline,
-    Calibration,
-    CrossvalidatedBy,
     Finding,
-    MeasuredOn,
-    RaterAgreement,
     Scored,
     Severity,
 )
 from rlhf_tui.preferences.display import clean
-from rlhf_tui.preferences.intervals import Estimate, Rate, difference
+from rlhf_tui.preferences.intervals import Rate, difference
 
 #: σ(0.01) is 50.25 %: a model whose gaps are no wider tells nothing apart.
 COLLAPSED_GAP = 0.01
@@ -45,37 +41,13 @@ ONE_SIDE = 0.9
 #: The finished one wins so often, where only one is finished, and there are so many such pairs.
 ENDING, ENDING_PAIRS = 0.75, 20
 UNFINISHED = 0.5
-#: Two raters who agree less than this, over so many pairs, want different models.
-CONTRADICTION, CONTRADICTION_PAIRS = 0.6, 20
+#: Careful raters agree about two pairs in three. Two who surely agree less, over so many pairs, want different models.
+CONTRADICTION, CONTRADICTION_PAIRS = 0.66, 20
 #: σ(10) is 99.995 %: nothing can be learnt from such a pair any more.
 SATURATED_GAP = 10.0
 TOO_SURE = 2.0
 #: A rater whose single labels are this unreliable leaves no model room to be good.
 UNSTEADY = 0.65
-
-
-@dataclass(frozen=True)
-class Case:
-    """What the detectors look at.
-
-    `measured` are the pairs that the verdict rests on, `deciding` their accuracy, `measured_on` their name.
-    """
-
-    train: Sequence[Scored]
-    heldout: Sequence[Scored]
-    measured: Sequence[Scored]
-    measured_on: MeasuredOn
-    train_accuracy: Accuracy | None
-    heldout_accuracy: Accuracy | None
-    crossvalidated: Accuracy | None
-    crossvalidated_by: CrossvalidatedBy
-    deciding: Accuracy | None
-    baselines: Sequence[Baseline]
-    calibration: Calibration | None
-    ceiling: Estimate | None
-    agreement: Sequence[RaterAgreement]
-    invariance: float
-    invariance_limit: float
 
 
 Found = tuple[Severity, str] | None
@@ -138,8 +110,7 @@ def _worse_than_its_start(case: Case) -> Found:
 
 def _beaten_by_words(case: Case) -> Found:
     words = next((one for one in case.baselines if one.name == "bag of words"), None)
-    quick = case.measured_on == "crossvalidated" and case.crossvalidated_by == "probe"
-    if words is None or quick or words.difference[2] >= 0:
+    if words is None or case.of_quick_head or words.difference[2] >= 0:
         return None
     return "warning", (
         f"Counting words, learnt from the same labels, is right about {share_and_n(words.rate)} pairs; the model "
@@ -149,8 +120,8 @@ def _beaten_by_words(case: Case) -> Found:
 
 def _memorised(case: Case) -> Found:
     unseen = case.heldout_accuracy
-    if unseen is None or not unseen.rate.enough:
-        unseen = case.deciding
+    if (unseen is None or not unseen.rate.enough) and case.crossvalidated_by == "lora":
+        unseen = case.crossvalidated  # of a quick head it would say nothing: that one learnt nothing by heart
     if case.train_accuracy is None or unseen is None:
         return None
     inside, outside = case.train_accuracy.rate, unseen.rate
@@ -166,10 +137,10 @@ def _memorised(case: Case) -> Found:
 
 def _length(case: Case) -> Found:
     """The labels go with length, or the model does, and it is not clearly better than doing just that."""
-    labels = share(decided([*case.train, *case.heldout]), longer_is_better)
-    picks = share([pair for pair in case.measured if pair.better_length != pair.worse_length], _picks_longer)
+    labels = share(decided(_of_unequal_length([*case.train, *case.heldout])), longer_is_better)
+    picks = share(_of_unequal_length(case.measured), _picks_longer)
     for seen, limit, says in (
-        (picks, FOLLOWS_LENGTH, "It picks the {side} one in {often} of {n} pairs"),
+        (picks, FOLLOWS_LENGTH, f"{case.subject} picks the {{side}} one in {{often}} of {{n}} pairs"),
         (labels, LENGTH_LABELS, "The {side} one was called better in {often} of {n} pairs"),
     ):
         side, often = ("longer", seen.share or 0.0) if (seen.share or 0.0) > 0.5 else ("shorter", 1 - (seen.share or 0))
@@ -179,6 +150,10 @@ def _length(case: Case) -> Found:
         if rule.difference[0] < LENGTH_MARGIN or rule.difference[1] <= 0:
             return "warning", says.format(side=side, often=percent(often), n=seen.n) + _against(rule, case.measured)
     return None
+
+
+def _of_unequal_length(pairs: Sequence[Scored]) -> list[Scored]:
+    return [pair for pair in pairs if pair.better_length != pair.worse_length]
 
 
 def _against(rule: Baseline, measured: Sequence[Scored]) -> str:
@@ -211,7 +186,7 @@ def _saturated(case: Case) -> Found:
 
 
 def _too_sure(case: Case) -> Found:
-    if case.calibration is None or case.deciding is None or not beats_coin(case.deciding.rate):
+    if case.of_quick_head or case.calibration is None or case.deciding is None or not beats_coin(case.deciding.rate):
         return None
     if case.calibration.temperature < TOO_SURE:
         return None
@@ -225,13 +200,12 @@ def _contradiction(case: Case) -> Found:
     apart = [
         one
         for one in case.agreement
-        if one.same.share is not None
-        and (one.same.high <= 0.5 or (one.same.n >= CONTRADICTION_PAIRS and one.same.share < CONTRADICTION))
+        if one.same.high <= 0.5 or (one.same.n >= CONTRADICTION_PAIRS and one.same.high < CONTRADICTION)
     ]
     if not apart:
         return None
     worst = min(apart, key=lambda one: one.same.share or 0.0)
-    more = f" {len(apart) - 1} more pairs of raters do as badly." if len(apart) > 1 else ""
+    more = f" So do {len(apart) - 1} more." if len(apart) > 1 else ""
     return "warning", (
         f"Two raters contradict each other: {clean(worst.one)} and {clean(worst.other)} prefer the same one in "
         f"{share_of(worst.same)} of the {worst.same.n} pairs that both judged.{more}"
@@ -261,7 +235,7 @@ def _position(case: Case) -> Found:
 def _ending(case: Case) -> Found:
     said = decided(case.measured)
     finished = share([pair for pair in said if pair.better_ended != pair.worse_ended], _ended_is_better)
-    if finished.share is None or finished.n < ENDING_PAIRS or finished.share < ENDING:
+    if finished.share is None or finished.n < ENDING_PAIRS or finished.share < ENDING or finished.low <= 0.5:
         return None
     rule, model = share(said, _ended_is_better), share(said)
     if (rule.share or 0.0) < (model.share or 0.0):
@@ -323,8 +297,8 @@ CATALOGUE = (
     ),
     Detector(
         "contradiction",
-        f"two raters agreeing in less than {percent(CONTRADICTION)} of {CONTRADICTION_PAIRS} pairs or more, or in no "
-        "more than half with all of the interval",
+        f"two raters who surely agree in less than {percent(CONTRADICTION)} of {CONTRADICTION_PAIRS} pairs or more, or "
+        "of fewer, in no more than half",
         "One model cannot follow two tastes; the labels cancel each other out.",
         "Talk over the pairs you disagree about and write it into the guideline, or train one model for each "
         "(reward.raters).",
@@ -369,8 +343,8 @@ CATALOGUE = (
     ),
     Detector(
         "ending",
-        f"of {ENDING_PAIRS} pairs or more with one finished, that one better in {percent(ENDING)}, and this rule as "
-        "good as the model",
+        f"of {ENDING_PAIRS} pairs or more with one finished, that one better in {percent(ENDING)} (surely in more than "
+        "half), and this rule as good as the model",
         "The model may have learnt to see the end-of-turn token, not the answer before it.",
         "Generate with more generate.max_new_tokens, so that both candidates are finished, and judge those.",
         _ending,

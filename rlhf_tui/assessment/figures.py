@@ -15,7 +15,7 @@ def percent(share: float) -> str:
 
 def share_of(rate: Rate) -> str:
     """'71 % (64 to 77 %)'"""
-    return UNKNOWN if rate.share is None else _with_ends(rate.share, rate.low, rate.high)
+    return UNKNOWN if rate.share is None else with_ends(rate.share, rate.low, rate.high)
 
 
 def share_and_n(rate: Rate) -> str:
@@ -29,12 +29,12 @@ def estimated_share(estimate: Estimate) -> str:
         return UNKNOWN
     if estimate.low is None or estimate.high is None:
         return percent(estimate.value)
-    return _with_ends(estimate.value, estimate.low, estimate.high)
+    return with_ends(estimate.value, estimate.low, estimate.high)
 
 
 def points(difference: Interval, decimals: int = 0) -> str:
     """'+8 points (+1 to +15)': a difference of two shares."""
-    middle, low, high = (_signed(100 * end, decimals) for end in difference)
+    middle, low, high = (signed(100 * end, decimals) for end in difference)
     return f"{middle} points ({low} to {high})"
 
 
@@ -47,7 +47,8 @@ def coefficient(estimate: Estimate) -> str:
     return f"{estimate.value:+.2f} ({estimate.low:+.2f} to {estimate.high:+.2f})"
 
 
-def _with_ends(value: float, low: float, high: float) -> str:
+def with_ends(value: float, low: float, high: float) -> str:
+    """'71 % (64 to 77 %)'"""
     return f"{percent(value)} ({_whole(low)} to {percent(high)})"
 
 
@@ -55,6 +56,7 @@ def _whole(share: float) -> str:
     return f"{100 * share:.0f}"
 
 
-def _signed(value: float, decimals: int) -> str:
+def signed(value: float, decimals: int = 0) -> str:
+    """'+8', '-1.2', and '0' without a sign."""
     value = round(value, decimals) + 0.0  # no "-0"
     return f"{value:+.{decimals}f}" if value else f"{value:.{decimals}f}"

@@ -49,7 +49,7 @@ def calibration(pairs: Sequence[Scored]) -> Calibration | None:
     gaps = _gaps(said)
     order = np.argsort(np.abs(gaps), kind="stable")
     count = max(1, min(MOST_BINS, len(said) // BIN_PAIRS))
-    bins = tuple(_bin(gaps[part]) for part in np.array_split(order, count))
+    bins = tuple(_bin([said[place] for place in part]) for part in np.array_split(order, count))
     return Calibration(
         bins=bins,
         ece=sum(one.n * abs(one.predicted - one.observed) for one in bins) / len(said),
@@ -59,10 +59,13 @@ def calibration(pairs: Sequence[Scored]) -> Calibration | None:
     )
 
 
-def _bin(gaps: Floats) -> Bin:
-    sure = sigmoid(np.abs(gaps))
-    observed = np.mean((gaps > 0) + 0.5 * (gaps == 0))
-    return Bin(float(sure.min()), float(sure.max()), float(sure.mean()), float(observed), len(gaps))
+def _bin(pairs: Sequence[Scored]) -> Bin:
+    """At least one pair."""
+    sure, found = sigmoid(np.abs(_gaps(pairs))), share(pairs)
+    observed = found.successes / found.n
+    return Bin(
+        float(sure.min()), float(sure.max()), float(sure.mean()), observed, found.n, under=found.low, over=found.high
+    )
 
 
 def temperature(gaps: Floats) -> float:
@@ -145,17 +148,17 @@ def disagreements(heldout: Sequence[Scored], cross: Sequence[Scored]) -> tuple[D
     """The decided pairs where the model prefers the other one, the widest gap first, one for each judgement.
 
     Only of prompts the model had not seen: of what it was trained on it knows the answer. Scores of the two kinds
-    of model have different units, so that gaps are compared in units of the root mean square of their kind.
+    of model have different units, so that gaps are in units of the root mean square of their kind.
     """
     both = [*_wrong(heldout, "heldout"), *_wrong(cross, "crossvalidated")]
     widest: dict[str, Disagreement] = {}
-    for _, judgement, found in sorted(both, key=lambda one: one[:2]):
+    for judgement, found in sorted(both, key=lambda one: (one[1].gap, one[0])):
         widest.setdefault(judgement, found)
     return tuple(widest.values())[:MOST_DISAGREEMENTS]
 
 
-def _wrong(pairs: Sequence[Scored], kind: Kind) -> Iterator[tuple[float, str, Disagreement]]:
-    """The gap in units of its kind, the judgement's uid, and what there is to show."""
+def _wrong(pairs: Sequence[Scored], kind: Kind) -> Iterator[tuple[str, Disagreement]]:
+    """The judgement's uid, and what there is to show."""
     unit = float(np.sqrt(np.mean(_gaps(pairs) ** 2))) if pairs else 0.0
     for pair in decided(pairs):
         if pair.gap < 0:
@@ -165,7 +168,7 @@ def _wrong(pairs: Sequence[Scored], kind: Kind) -> Iterator[tuple[float, str, Di
                 better_text=pair.better_text,
                 worse_text=pair.worse_text,
                 rater=pair.rater,
-                gap=pair.gap,
+                gap=pair.gap / unit,
                 kind=kind,
             )
-            yield pair.gap / unit, pair.judgement, shown
+            yield pair.judgement, shown

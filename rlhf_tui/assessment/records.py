@@ -142,13 +142,19 @@ class Slice:
 
 @dataclass(frozen=True)
 class Bin:
-    """Pairs of like |gap|. `predicted`: mean of σ(|gap|), which runs from `low` to `high`; `observed`: share right."""
+    """Pairs of like |gap|. `predicted`: mean of σ(|gap|), which runs from `low` to `high`; `observed`: share right.
+
+    `under` and `over`: the ends of its interval, which treats the pairs of one prompt as hanging together; 0 and 1
+    in reports that were written without.
+    """
 
     low: float
     high: float
     predicted: float
     observed: float
     n: int
+    under: float = 0.0
+    over: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -169,7 +175,10 @@ class Calibration:
 
 @dataclass(frozen=True)
 class Disagreement:
-    """A decided pair where the model prefers the other one. `gap` is negative; `kind`: how the model knows it."""
+    """A decided pair where the model prefers the other one; `kind`: which model, of two with scores of other units.
+
+    `gap` is negative, in units of the root mean square of the gaps of its kind: -3 is three times the usual gap.
+    """
 
     judgement_id: int
     prompt_text: str
@@ -250,7 +259,10 @@ class Normalisation:
 
 @dataclass(frozen=True)
 class Ensemble:
-    """Several models that differ in their seed: each one's held-out accuracy, and how much their gaps differ."""
+    """Several models that differ in their seed and in the fold they leave out.
+
+    Each one's held-out accuracy, none without held-out pairs, and how much their gaps differ.
+    """
 
     members: int
     accuracies: tuple[float, ...]
@@ -259,7 +271,10 @@ class Ensemble:
 
 @dataclass(frozen=True)
 class TrainingFacts:
-    """How training went. `kept_epoch` is the one with the least held-out loss; `back_offs`: out-of-memory, halved."""
+    """How training went. `kept_epoch` is the one with the least held-out loss; `back_offs`: out-of-memory, halved.
+
+    `stopped_early`: before all the epochs that were asked for.
+    """
 
     epochs: int
     kept_epoch: int

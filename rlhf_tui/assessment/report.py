@@ -10,8 +10,9 @@ from pathlib import Path
 
 import msgspec
 
+from rlhf_tui.assessment.case import Case
 from rlhf_tui.assessment.counting import by_length, by_rater, by_strength
-from rlhf_tui.assessment.detectors import INVARIANCE, Case, findings
+from rlhf_tui.assessment.detectors import INVARIANCE, findings
 from rlhf_tui.assessment.grounds import Grounds, measured_on
 from rlhf_tui.assessment.records import (
     VERSION,
@@ -65,6 +66,13 @@ class Evidence:
     seed: int
     findings: tuple[Finding, ...] = ()
     invariance_limit: float = INVARIANCE
+
+
+@dataclass(frozen=True)
+class _Versioned:
+    """The one field that every version of the file has."""
+
+    v: int
 
 
 def build_report(evidence: Evidence) -> Report:
@@ -143,13 +151,23 @@ def load_report(folder: Path) -> Report | None:
     except FileNotFoundError:
         return None
     except OSError as error:
-        raise UserError(f"{path} cannot be read.", why=error.strerror or str(error)) from None
+        raise UserError(
+            f"{path} cannot be read.",
+            why=error.strerror or str(error),
+            todo=f"Check the rights of the file, or read {MARKDOWN} beside it.",
+        ) from None
     try:
-        report = msgspec.json.decode(data, type=Report)
+        found = msgspec.json.decode(data, type=_Versioned)
+        if found.v != VERSION:  # before the rest, which another version may call otherwise
+            raise UserError(
+                f"{path} is of version {found.v}.",
+                why=f"This program reads version {VERSION}.",
+                todo=f"Read {MARKDOWN} beside it, or train the reward model again with this rlhf-tui.",
+            )
+        return msgspec.json.decode(data, type=Report)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise UserError(
-            f"{path} is damaged.", why=str(error), todo="Train the reward model again to get a new report."
+            f"{path} is damaged.",
+            why=str(error),
+            todo=f"Read {MARKDOWN} beside it, or train the reward model again.",
         ) from None
-    if report.v != VERSION:
-        raise UserError(f"{path} is of version {report.v}.", why=f"This program reads version {VERSION}.")
-    return report

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from rlhf_tui.assessment.figures import coefficient, estimated_share, percent, points, share_and_n
-from rlhf_tui.assessment.records import Accuracy, Disagreement, Report, Slice
+from rlhf_tui.assessment.figures import coefficient, estimated_share, percent, points, share_and_n, with_ends
+from rlhf_tui.assessment.records import Accuracy, Disagreement, Ensemble, Report, Slice
 from rlhf_tui.assessment.thresholds import READY
 from rlhf_tui.preferences.display import clean
 
@@ -134,6 +134,8 @@ def _slices(report: Report) -> Section:
         if group
     ]
     parts: list[Part] = [*tables]
+    if tables and (whose := measured_whose(report)):
+        parts.append(Paragraph(f"This is of {whose}."))
     if report.length_correlation.value is not None:
         parts.append(
             Paragraph(f"Score and length go together by {coefficient(report.length_correlation)}, from -1 to +1.")
@@ -146,19 +148,29 @@ def _calibration(report: Report) -> Section:
     if found is None:
         return Section("", ())
     rows = tuple((percent(one.predicted), percent(one.observed), f"{one.n} pairs") for one in found.bins)
+    whose = f"Of {measured_whose(report)}. " if measured_whose(report) else ""
     return Section(
         "Is it as sure as it should be",
         (
             Table(("it is this sure", "and right", ""), rows),
             Paragraph(
-                f"Off by {percent(found.ece)} on average (ECE); Brier score {found.brier:.3f}, a coin 0.250. "
-                f"{_temperature(found.temperature)}"
+                f"{whose}Off by {percent(found.ece)} on average (ECE); Brier score "
+                f"{found.brier:.3f}, a coin 0.250. {_temperature(report, found.temperature)}"
             ),
         ),
     )
 
 
-def _temperature(value: float) -> str:
+def measured_whose(report: Report) -> str:
+    """Of which model the slices and the calibration are, when it is not the trained one; else empty."""
+    if report.measured_on != "crossvalidated":
+        return ""
+    return f"{_BY[report.crossvalidated_by]} in cross-validation"
+
+
+def _temperature(report: Report, value: float) -> str:
+    if report.deciding is None or not report.deciding.rate.enough:
+        return "So few pairs do not show whether its gaps are too wide."
     if value > 1.1:
         return f"It is too sure of itself: gaps divided by {value:.1f} would fit best."
     if value < 0.9:
@@ -171,7 +183,7 @@ def _curve(report: Report) -> Section:
     if curve is None or not curve.points:
         return Section("", ())
     rows = tuple(
-        (percent(one.share), f"{one.pairs:.0f} pairs", f"{percent(one.accuracy)} ({_ends(one.low, one.high)})")
+        (percent(one.share), f"{one.pairs:.0f} pairs", with_ends(one.accuracy, one.low, one.high))
         for one in curve.points
     )
     said = []
@@ -192,13 +204,11 @@ def _curve(report: Report) -> Section:
     )
 
 
-def _ends(low: float, high: float) -> str:
-    return f"{100 * low:.0f} to {percent(high)}"
-
-
 def _disagreements(report: Report) -> Section:
     shown = report.disagreements[:MOST_SHOWN]
     parts: list[Part] = [_disagreement(one) for one in shown]
+    if shown:
+        parts.append(Paragraph("1.0x is the usual gap between two scores of the model that was asked."))
     if len(report.disagreements) > len(shown):
         parts.append(Paragraph(f"And {len(report.disagreements) - len(shown)} more in report.json."))
     return Section("Where you and the model part ways most", tuple(parts))
@@ -209,7 +219,7 @@ def _disagreement(one: Disagreement) -> Quote:
         (
             (f"judgement {one.judgement_id}", one.prompt_text),
             ("the rater prefers", one.better_text),
-            (f"the model, by {-one.gap:.2f}", one.worse_text),
+            (f"the model, by {-one.gap:.1f}x", one.worse_text),
         )
     )
 
@@ -241,18 +251,22 @@ def _label_facts(report: Report) -> Iterator[Part]:
 
 def _training_facts(report: Report) -> Iterator[Part]:
     training, units, ensemble = report.training, report.normalisation, report.ensemble
-    stopped = f"; kept epoch {training.kept_epoch}" if training.stopped_early else ""
-    tight = f" Memory ran out {training.back_offs} times and the batches were cut." if training.back_offs else ""
+    chosen = training.kept_epoch != training.epochs
+    stopped = f"; kept epoch {training.kept_epoch}, the best on the held-out pairs" if chosen else ""
+    tight = f" Memory ran out and the batches were cut: {training.back_offs}x." if training.back_offs else ""
     yield Paragraph(
         f"Trained {training.steps} steps in {training.epochs} epochs{stopped}.{tight} PPO takes scores as "
         f"(score {_less(units.mean)}) / {units.deviation:.3g}, from {units.n} {units.of}."
     )
     if ensemble is not None:
-        each = ", ".join(percent(one) for one in ensemble.accuracies)
-        yield Paragraph(
-            f"{ensemble.members} models that differ in their seed are right about {each} of held-out pairs; their "
-            f"gaps differ by {ensemble.mean_spread:.2g} on average."
-        )
+        yield Paragraph(f"{ensemble.members} models that differ in seed and in the fold left out {_told(ensemble)}.")
+
+
+def _told(ensemble: Ensemble) -> str:
+    if not ensemble.accuracies:
+        return "were trained; without held-out pairs there is nothing to hold them against"
+    each = ", ".join(percent(one) for one in ensemble.accuracies)
+    return f"are right about {each} of held-out pairs; their gaps differ by {ensemble.mean_spread:.2g} (raw) on average"
 
 
 def _less(mean: float) -> str:

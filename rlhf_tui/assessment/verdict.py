@@ -52,7 +52,7 @@ def _not_yet(grounds: Grounds) -> Verdict | None:
         return None
     narrowing = _narrowing(grounds)
     because = (*_why_not_yet(grounds, rate), *(one.what for one in narrowing))
-    more, todo = advice.to_beat_a_coin(rate, grounds.labels, grounds.curve)
+    more, todo = advice.to_beat_a_coin(grounds)
     if more is None:
         remedies = [one.remedy for one in narrowing[:1]]
         headline, todo = "Not yet — more labels alone will not do it.", " ".join([*remedies, todo])

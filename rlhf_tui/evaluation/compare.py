@@ -131,8 +131,8 @@ def _answers(
             wanted,
             Sampling(ppo.max_new_tokens, ppo.temperature),
             end_ids=roles.base.chat.end_ids,
-            batch_size=ppo.rollout_size,
-            generator=torch.Generator(roles.base.device).manual_seed(seed),
+            rows=ppo.rollout_size,
+            seed=seed,
             progress=lambda finished: emit(Progress(finished, len(wanted), f"completions {name}")),
         )
     sequences = [Tokens(tuple(ids), one.ids) for ids, one in zip(wanted, completions, strict=True)]

@@ -1,32 +1,27 @@
-"""Batched sampling from the model as it stands: pure, seeded, and ended at the end-of-turn token."""
+"""Sampling from the model as it stands: pure, seeded, and ended at the end-of-turn token.
+
+A row that has ended gives its slot to the next prompt; equal prompts are read once; nothing is copied for a token.
+"""
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 import torch
-from torch import Tensor
-from transformers import DynamicCache, PreTrainedModel
+from transformers import PreTrainedModel
 
-_SHRINK = 0.75  # the batch is compacted when this share of it, or less, is still going
+from rlhf_tui.model.captured import quickest_step
+from rlhf_tui.model.draw import Completion, Sampling, chances, draw
+from rlhf_tui.model.general import sample_in_batches
+from rlhf_tui.model.linear import quick_linears
+from rlhf_tui.model.slots import Slots, attending
+from rlhf_tui.model.stepping import Stepper, suits_slots
 
+__all__ = ["Completion", "Sampling", "draw", "sample"]
 
-@dataclass(frozen=True)
-class Sampling:
-    """How to sample. `top_p` below 1 is for candidates only: rollouts must sample purely."""
-
-    max_new_tokens: int
-    temperature: float
-    top_p: float = 1.0
-
-
-@dataclass(frozen=True)
-class Completion:
-    """Sampled ids, the end-of-turn token included when the model ended by itself."""
-
-    ids: tuple[int, ...]
-    ended: bool
+_LOOK = {"cpu": 1}  # steps between two looks at what has ended
+_LOOK_ELSEWHERE = 8  # every look makes the device wait for the host
 
 
 @torch.no_grad()
@@ -36,117 +31,123 @@ def sample(
     sampling: Sampling,
     *,
     end_ids: Sequence[int],
-    batch_size: int,
-    generator: torch.Generator,
+    rows: int,
+    seed: int,
     progress: Callable[[int], None] = lambda finished: None,
 ) -> list[Completion]:
-    """One completion for each prompt, in the order of `prompts`.
+    """One completion for each prompt (a list of ids, never empty), in the order of `prompts`.
 
-    Prompts are grouped by length into batches of at most `batch_size`; rows that have ended leave
-    the batch. `generator` lives on the model's device and is the only source of chance.
+    At most `rows` are in flight. Every completion is decided by uniform numbers of its own, made from `seed` and its
+    place in `prompts`, so that `rows` and the company it is sampled in do not change it, beyond rounding.
     `progress` is told how many completions are finished, whenever there are more.
     """
-    order = sorted(range(len(prompts)), key=lambda index: (-len(prompts[index]), index))
-    results: list[Completion | None] = [None] * len(prompts)
-    finished = 0
-    for start in range(0, len(order), batch_size):
-        chosen = order[start : start + batch_size]
-        batch = _Batch(model, [prompts[index] for index in chosen], sampling, end_ids, generator)
-        while batch.going:
-            ended = batch.step()
-            finished += ended
-            if ended:
-                progress(finished)
-        for index, completion in zip(chosen, batch.completions(), strict=True):
-            results[index] = completion
-    return [completion for completion in results if completion is not None]
+    if not prompts:
+        return []
+    rows = min(rows, len(prompts))
+    if not suits_slots(model):
+        return sample_in_batches(model, prompts, sampling, end_ids=end_ids, rows=rows, seed=seed, progress=progress)
+    # the last token is never run through the model
+    slots = Slots(model, rows, max(map(len, prompts)) + sampling.max_new_tokens - 1)
+    steps = sampling.max_new_tokens * len(prompts) // rows
+    with attending(model, slots), quick_linears(model, rows=rows, steps=steps):
+        crew = _Crew(Stepper(model, slots, sampling), prompts, end_ids, seed)
+        while crew.going:
+            finished = crew.advance()
+            if finished:
+                progress(crew.finished)
+        return crew.completions()
 
 
-class _Batch:
-    """The rows being sampled together: prompts padded on the left, one cache, a shrinking set of live rows."""
+class _Crew:
+    """Who sits in which slot. The first `slots.live` slots are at work; the queue fills the others.
 
-    def __init__(
-        self,
-        model: PreTrainedModel,
-        prompts: Sequence[Sequence[int]],
-        sampling: Sampling,
-        end_ids: Sequence[int],
-        generator: torch.Generator,
-    ) -> None:
-        device = next(model.parameters()).device
-        width = max(len(prompt) for prompt in prompts)
-        self._model, self._sampling, self._generator = model, sampling, generator
-        self._ends = torch.tensor(list(end_ids), device=device)
-        self._input = torch.zeros((len(prompts), width), dtype=torch.long)
-        mask = torch.zeros((len(prompts), width + sampling.max_new_tokens), dtype=torch.long)
-        for row, prompt in enumerate(prompts):
-            self._input[row, width - len(prompt) :] = torch.tensor(list(prompt))
-            mask[row, width - len(prompt) : width] = 1
-        mask[:, width:] = 1
-        self._input, self._mask = self._input.to(device), mask.to(device)
-        self._positions = (self._mask[:, :width].cumsum(-1) - 1).clamp(min=0)
-        self._width = width
-        self._cache = DynamicCache(config=model.config)
-        self._rows = torch.arange(len(prompts), device=device)
+    The queue holds equal prompts one after another, the longest first. So whoever comes next either has a prompt that
+    nobody has read yet, or the one that was admitted last, whose slot still holds it.
+    """
+
+    def __init__(self, stepper: Stepper, prompts: Sequence[Sequence[int]], end_ids: Sequence[int], seed: int) -> None:
+        self._stepper, self._slots, self._step = stepper, stepper.slots, quickest_step(stepper)
+        self._prompts = [tuple(prompt) for prompt in prompts]
+        self._ends, self._seed = frozenset(end_ids), seed
+        self._most = stepper.sampling.max_new_tokens
+        self._look = _LOOK.get(self._slots.index.device.type, _LOOK_ELSEWHERE)
+        self._queue = deque(_grouped(self._prompts))
+        self._seats = [0] * self._slots.rows  # the completion in each slot
         self._ids: list[list[int]] = [[] for _ in prompts]
         self._ended = [False] * len(prompts)
+        self._last: tuple[tuple[int, ...], int] = ((), 0)
+        self.finished = 0
+        self._admit(range(self._slots.rows))
 
     @property
     def going(self) -> bool:
-        return len(self._rows) > 0
+        return bool(self._seats)
 
     def completions(self) -> list[Completion]:
         return [Completion(tuple(ids), ended) for ids, ended in zip(self._ids, self._ended, strict=True)]
 
-    def step(self) -> int:
-        """Sample one token for every live row; returns how many rows that finished."""
-        output = self._model(
-            input_ids=self._input,
-            attention_mask=self._mask[:, : self._width],
-            position_ids=self._positions,
-            past_key_values=self._cache,
-            use_cache=True,
-            logits_to_keep=1,
-        )
-        tokens = draw(output.logits[:, -1], self._sampling, self._generator)
-        stopping = torch.isin(tokens, self._ends)
-        live = [row for row in self._rows.tolist() if not self._over(row)]
-        for row, token, stop in zip(self._rows.tolist(), tokens.tolist(), stopping.tolist(), strict=True):
-            if not self._over(row):
-                self._ids[row].append(token)
-                self._ended[row] = stop
-        still = torch.tensor([not self._over(row) for row in self._rows.tolist()], device=tokens.device)
-        self._width += 1
-        self._input = tokens[:, None]
-        self._positions = self._positions[:, -1:] + 1
-        if still.sum() <= _SHRINK * len(self._rows):
-            self._keep(still.nonzero()[:, 0])
-        return sum(self._over(row) for row in live)
+    def advance(self) -> int:
+        """A few steps for every live slot, then a look at them. Returns how many completions that finished."""
+        longest = max(self._length(job) for job in self._seats)
+        steps = min(self._look, min(self._most - len(self._ids[job]) for job in self._seats))
+        self._slots.live = len(self._seats)
+        drawn = []
+        for turn in range(steps):
+            self._slots.reach = longest + turn
+            drawn.append(self._step())
+        for job, tokens in zip(self._seats, torch.stack(drawn, dim=1).tolist(), strict=True):
+            self._take(job, tokens)
+        free = [slot for slot, job in enumerate(self._seats) if self._over(job)]
+        self.finished += len(free)
+        self._reseat(free)
+        return len(free)
 
-    def _over(self, row: int) -> bool:
-        return self._ended[row] or len(self._ids[row]) >= self._sampling.max_new_tokens
+    def _take(self, job: int, tokens: Sequence[int]) -> None:
+        for token in tokens:
+            self._ids[job].append(token)
+            if token in self._ends:
+                self._ended[job] = True
+                return
 
-    def _keep(self, indices: Tensor) -> None:
-        self._rows = self._rows[indices]
-        self._input, self._mask, self._positions = self._input[indices], self._mask[indices], self._positions[indices]
-        if len(indices):
-            self._cache.batch_select_indices(indices)
+    def _over(self, job: int) -> bool:
+        return self._ended[job] or len(self._ids[job]) >= self._most
+
+    def _length(self, job: int) -> int:
+        return len(self._prompts[job]) + len(self._ids[job])
+
+    def _reseat(self, free: Sequence[int]) -> None:
+        """Fill the slots that are `free` from the queue; when it is empty, close the gaps with the last live slots."""
+        filled = min(len(free), len(self._queue))
+        self._admit(free[:filled])
+        for slot in reversed(free[filled:]):
+            last = self._seats.pop()
+            if slot < len(self._seats):
+                self._stepper.move(len(self._seats), slot, self._length(last) - 1)
+                self._seats[slot] = last
+
+    def _admit(self, slots: Sequence[int]) -> None:
+        """Give each of `slots` the next completion of the queue, reading every prompt once."""
+        fresh: list[tuple[tuple[int, ...], int]] = []
+        copies: list[tuple[int, int, int]] = []
+        for slot in slots:
+            job = self._queue.popleft()
+            prompt, (known, holder) = self._prompts[job], self._last
+            if prompt != known:
+                fresh.append((prompt, slot))
+            elif fresh:  # the holder is yet to be filled itself
+                copies.append((holder, slot, len(prompt) - 1))
+            else:
+                self._slots.copy(holder, slot, len(prompt) - 1)
+            self._last, self._seats[slot] = (prompt, slot), job
+            self._stepper.start(slot, prompt, chances(self._seed, job, self._most))
+        self._stepper.prefill([prompt for prompt, _ in fresh], [slot for _, slot in fresh])
+        for source, target, length in copies:
+            self._slots.copy(source, target, length)
 
 
-def draw(logits: Tensor, sampling: Sampling, generator: torch.Generator) -> Tensor:
-    """One token for each row. logits: (batch, vocabulary) → ids: (batch,).
-
-    By inverting the cumulative distribution in fp64 with one uniform number a row: on the CPU several
-    times faster than torch.multinomial, which draws a number for every token of the vocabulary.
-    top_p keeps the smallest set of tokens whose probability reaches it (Holtzman et al., 2020).
-    """
-    probabilities = torch.softmax(logits.float() / sampling.temperature, dim=-1)
-    if sampling.top_p < 1.0:
-        ranked, places = probabilities.sort(dim=-1, descending=True)
-        ranked[ranked.cumsum(-1) - ranked >= sampling.top_p] = 0.0
-        probabilities = torch.zeros_like(probabilities).scatter(-1, places, ranked)
-    cumulative = probabilities.double().cumsum(dim=-1)
-    drawn = torch.rand((len(logits), 1), generator=generator, device=logits.device, dtype=torch.float64)
-    # the first token whose cumulative probability is above the draw: never one of probability 0
-    places = torch.searchsorted(cumulative, drawn * cumulative[:, -1:], right=True)
-    return places.clamp(max=logits.shape[-1] - 1)[:, 0]
+def _grouped(prompts: Sequence[tuple[int, ...]]) -> list[int]:
+    """Places in `prompts`: equal ones together, the longest first (most memory is needed at the start)."""
+    first: dict[tuple[int, ...], int] = {}
+    for place, prompt in enumerate(prompts):
+        first.setdefault(prompt, place)
+    return sorted(range(len(prompts)), key=lambda place: (-len(prompts[place]), first[prompts[place]], place))

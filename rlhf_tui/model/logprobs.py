@@ -1,8 +1,8 @@
 """Log-probabilities and entropies of chosen tokens, without ever holding logits for a whole batch.
 
 The tensor of logits over the vocabulary is the largest thing in reinforcement learning on a small
-card. Here it exists only for `chunk` positions at a time: the forward pass keeps one number
-(log-sum-exp) for each position, the backward pass computes the chunk's logits again.
+card. Here it exists only for `chunk` positions at a time, and once: what the backward pass needs of it
+is a vector of hidden size for each position.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
+
+from rlhf_tui.model import linear
 
 CHUNK = 256  # positions; 256 x 150,000 logits in fp32 are 150 MB
 
@@ -77,46 +79,65 @@ def token_logprobs(
 
 
 class _TokenLogprobs(torch.autograd.Function):
+    """The gradient of one log-probability depends on its own hidden state alone, and a loss only scales it.
+
+    So the direction ∂ log p(target) / ∂ hidden, (positions, hidden), is taken while the probabilities are at hand, and
+    the backward pass needs no logits again.
+    """
+
     @staticmethod
     def forward(
         ctx: Any, hidden: Tensor, targets: Tensor, unembedding: Unembedding, temperature: float, chunk: int
     ) -> tuple[Tensor, Tensor]:
-        logprobs, entropies, normalisers = [], [], []
-        for part, wanted in zip(torch.split(hidden, chunk), torch.split(targets, chunk), strict=True):
-            logits = _logits(part, unembedding) / temperature
-            normaliser = logits.logsumexp(dim=-1)
-            logprobs.append(logits.gather(-1, wanted[:, None])[:, 0] - normaliser)
-            probabilities = (logits - normaliser[:, None]).exp_()
-            entropies.append(normaliser - (probabilities * logits).sum(dim=-1))
-            normalisers.append(normaliser)
-        ctx.save_for_backward(hidden, targets, torch.cat(normalisers))
-        ctx.unembedding, ctx.temperature, ctx.chunk = unembedding, temperature, chunk
-        entropy = torch.cat(entropies)
-        ctx.mark_non_differentiable(entropy)
-        return torch.cat(logprobs), entropy
+        learns = ctx.needs_input_grad[0]
+        parts = [
+            _chunk(part, wanted, unembedding, temperature, learns)
+            for part, wanted in zip(torch.split(hidden, chunk), torch.split(targets, chunk), strict=True)
+        ]
+        logprobs, entropies, directions = (torch.cat(column) for column in zip(*parts, strict=True))
+        ctx.save_for_backward(directions)
+        ctx.mark_non_differentiable(entropies)
+        return logprobs, entropies
 
     @staticmethod
+    @torch.autograd.function.once_differentiable
     def backward(ctx: Any, *gradients: Any) -> Any:
-        hidden, targets, normalisers = ctx.saved_tensors
-        unembedding, temperature = ctx.unembedding, ctx.temperature
-        parts = zip(*(x.split(ctx.chunk) for x in (hidden, targets, normalisers, gradients[0])), strict=True)
-        out = []
-        for part, wanted, normaliser, gradient in parts:
-            logits = _logits(part, unembedding)
-            slope = (logits / temperature - normaliser[:, None]).exp_().neg_()
-            slope.scatter_add_(-1, wanted[:, None], torch.ones_like(slope[:, :1]))
-            slope *= gradient[:, None] / temperature
-            if unembedding.softcap is not None:
-                slope *= 1 - (logits / unembedding.softcap) ** 2
-            if unembedding.scale != 1.0:
-                slope *= unembedding.scale
-            out.append((slope.to(unembedding.weight.dtype) @ unembedding.weight).to(hidden.dtype))
-        return torch.cat(out), None, None, None, None
+        (directions,) = ctx.saved_tensors
+        return (gradients[0][:, None] * directions).to(directions.dtype), None, None, None, None
+
+
+def _chunk(
+    hidden: Tensor, targets: Tensor, unembedding: Unembedding, temperature: float, learns: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Log-probabilities and entropies (positions,), and ∂ log p / ∂ hidden (positions, hidden), empty unless `learns`.
+
+    Two tensors over the vocabulary live at a time. log Σ exp = max - log(largest probability): the softmax has
+    summed already.
+    """
+    logits = _logits(hidden, unembedding)
+    steep = None
+    if learns and unembedding.softcap is not None:
+        steep = 1 - (logits / unembedding.softcap).square_()
+    if temperature != 1.0:
+        logits.div_(temperature)
+    probabilities = torch.softmax(logits, dim=-1)
+    normaliser = logits.amax(dim=-1) - probabilities.amax(dim=-1).log()
+    logprobs = logits.gather(-1, targets[:, None])[:, 0] - normaliser
+    entropies = normaliser - logits.mul_(probabilities).sum(dim=-1)
+    if not learns:
+        return logprobs, entropies, hidden.new_zeros(0, hidden.shape[-1])
+    del logits
+    slope = probabilities.neg_()
+    slope.scatter_add_(-1, targets[:, None], torch.ones_like(slope[:, :1]))
+    if steep is not None:
+        slope.mul_(steep)
+    direction = linear.product(slope.to(unembedding.weight.dtype), unembedding.weight.T)
+    return logprobs, entropies, direction.mul_(unembedding.scale / temperature).to(hidden.dtype)
 
 
 def _logits(hidden: Tensor, unembedding: Unembedding) -> Tensor:
     """(positions, hidden) → (positions, vocabulary) in fp32."""
-    logits = (hidden.to(unembedding.weight.dtype) @ unembedding.weight.T).float()
+    logits = linear.product(hidden.to(unembedding.weight.dtype), unembedding.weight).float()
     if unembedding.bias is not None:
         logits = logits + unembedding.bias.float()
     if unembedding.scale != 1.0:

@@ -246,6 +246,13 @@ def _nothing(left_out: Mapping[str, int], *, heldout: int) -> UserError:
 
 
 @dataclass(frozen=True)
+class _Versioned:
+    """The one field that every version of the first line has."""
+
+    v: int
+
+
+@dataclass(frozen=True)
 class _Header:
     """The first line of the file: everything but the rows."""
 
@@ -290,9 +297,14 @@ def read(path: Path) -> Snapshot:
     """The snapshot at `path`. Raises UserError when it cannot be read, is damaged, or of a newer version."""
     try:
         first, *rest = path.read_bytes().splitlines()
+        version = msgspec.json.decode(first, type=_Versioned).v
+        if version > VERSION:  # before the rest, which may be called otherwise there
+            raise UserError(
+                f"{path} was written by a newer rlhf-tui.",
+                why=f"It is of version {version}; this program reads version {VERSION}.",
+                todo="Update rlhf-tui, or start a new run.",
+            )
         header = msgspec.json.decode(first, type=_Header)
-        if header.v > VERSION:
-            raise UserError(f"{path} was written by a newer rlhf-tui.", todo="Update rlhf-tui, or start a new run.")
         rows = tuple(msgspec.json.decode(line, type=Row) for line in rest)
     except OSError as error:
         raise UserError(

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from rlhf_tui.assessment import counting
-from rlhf_tui.assessment.crossvalidation import learning_curve, out_of_fold_gaps
+from rlhf_tui.assessment.crossvalidation import folded
 from rlhf_tui.assessment.measures import accuracy
 from rlhf_tui.assessment.records import Accuracy, Curve, Ensemble, Normalisation, Preview, Report, Scored, TrainingFacts
 from rlhf_tui.assessment.report import MARKDOWN, Evidence, build_report, save_report
@@ -174,8 +174,9 @@ def _quick(context: StageContext, labels: Labels, features: Features) -> tuple[C
     folds = np.array([one.row.fold for one in labels.train])
     known = labels.ceiling.value if labels.ceiling is not None and labels.ceiling.enough else None
     prompts = [one.row.prompt for one in labels.train]
-    curve = learning_curve(gaps, targets, weights, folds, prompts, ~ties, ceiling=known, seed=context.settings.run.seed)
-    unseen = torch.from_numpy(out_of_fold_gaps(gaps, targets, weights, folds))
+    pairs = folded(gaps, targets, weights, folds)
+    curve = pairs.curve(prompts, ~ties, ceiling=known, seed=context.settings.run.seed)
+    unseen = torch.from_numpy(pairs.gaps())
     return curve, scored(labels.train, PairScores(unseen / 2, -unseen / 2))  # only the gap is known
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor
 
 from rlhf_tui.assessment.records import Choice, Normalisation, Preview
@@ -79,8 +78,8 @@ def _drawn(context: StageContext, roles: Roles, prompts: Sequence[TrainPrompt], 
                 [prompt.ids for prompt in some],
                 Sampling(context.settings.ppo.max_new_tokens, context.settings.ppo.temperature),
                 end_ids=base.chat.end_ids,
-                batch_size=size,
-                generator=torch.Generator(base.device).manual_seed(seed),
+                rows=size,
+                seed=seed,
                 progress=progress(context, start, len(prompts)),
             )
         found += [Tokens(tuple(prompt.ids), one.ids) for prompt, one in zip(some, completions, strict=True)]

@@ -10,8 +10,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-import torch
-
 from rlhf_tui.errors import UserError
 from rlhf_tui.evaluation.compare import compare
 from rlhf_tui.export.card import Facts
@@ -25,6 +23,7 @@ from rlhf_tui.runs.control import StopRequested
 from rlhf_tui.runs.events import Progress, Sample, Stage
 from rlhf_tui.runs.folder import RunFolder, create_run, find, latest, list_runs
 from rlhf_tui.runs.worker import StageContext, execute
+from rlhf_tui.stages.bench import bench
 from rlhf_tui.stages.gathering import add_reward_model, fitting_prompts, loaded_base, progress, seed_from, with_policy
 from rlhf_tui.stages.ppo import ppo
 from rlhf_tui.stages.reward import reward
@@ -57,8 +56,8 @@ def generate(context: StageContext) -> dict[str, Any]:
             [base.chat.prompt_ids(prompt.messages, system_prompt=system) for prompt, system in jobs],
             Sampling(settings.max_new_tokens, settings.temperature, settings.top_p),
             end_ids=base.chat.end_ids,
-            batch_size=settings.batch_size,
-            generator=torch.Generator(base.device).manual_seed(seed),
+            rows=settings.batch_size,
+            seed=seed,
             progress=progress(context, done, total),
         )
         texts = [base.chat.text(one.ids) for one in drawn]
@@ -197,6 +196,7 @@ STAGES: Mapping[str, Callable[[StageContext], Mapping[str, Any]]] = {
     "ppo": ppo,
     "compare": compare_stage,
     "export": export,
+    "bench": bench,
     "demo": demo,
 }
 

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import gc
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Literal, TypeVar
 
-import torch
-
 from rlhf_tui.errors import UserError, is_out_of_memory
 from rlhf_tui.model.base import Base
 from rlhf_tui.model.decoder import recomputing
+from rlhf_tui.training.memory import release
 
 Result = TypeVar("Result")
 
@@ -49,11 +47,9 @@ class MicroBatching:
             try:
                 return work()
             except Exception as error:
-                if not is_out_of_memory(error):
-                    raise
-                reason = f"{type(error).__name__}: {error}".splitlines()[0]
+                reason = _why(error)
             # Outside the handler: the error's traceback holds the tensors that were in the way.
-            self._release()
+            release(self._base.device)
             self._shrink(*size(), reason)
 
     def _shrink(self, used: int, least: int, reason: str) -> None:
@@ -66,11 +62,47 @@ class MicroBatching:
             raise UserError(
                 f"The memory is not enough for a single forward pass of {least} tokens.",
                 why=reason,
-                todo="Lower model.max_prompt_tokens or adapters.rank, choose a smaller model or quantisation, or close "
-                "what else uses the card; 'rlhf-tui fit' shows what needs how much.",
+                todo="Lower model.max_prompt_tokens, ppo.max_new_tokens or adapters.rank, choose a smaller model or "
+                "quantisation, or close what else uses the card; 'rlhf-tui fit' shows what needs how much.",
             )
 
-    def _release(self) -> None:
-        gc.collect()
-        if self._base.device.type == "cuda":
-            torch.cuda.empty_cache()
+
+class RowsInFlight:
+    """How many completions are sampled at the same time: half as many after memory ran out.
+
+    A completion is the same whoever is sampled beside it, so that this changes memory and speed only.
+    """
+
+    def __init__(self, base: Base, most: int) -> None:
+        self._base = base
+        self.most = most
+        self.back_offs = 0
+
+    def survive(self, work: Callable[[int], Result], rows: int) -> Result:
+        """The result of `work(most)`, tried again with fewer of the `rows` at a time while it runs out of memory.
+
+        Raises UserError when not even one completion fits.
+        """
+        while True:
+            try:
+                return work(self.most)
+            except Exception as error:
+                reason = _why(error)
+            release(self._base.device)
+            used = min(self.most, rows)
+            if used <= 1:
+                raise UserError(
+                    "The memory is not enough to sample a single completion.",
+                    why=reason,
+                    todo="Lower ppo.max_new_tokens or model.max_prompt_tokens, choose a smaller model or quantisation, "
+                    "or close what else uses the card; 'rlhf-tui fit' shows what needs how much.",
+                )
+            self.back_offs += 1
+            self.most = used // 2
+
+
+def _why(error: Exception) -> str:
+    """The first line of an out-of-memory; any other error is raised again."""
+    if not is_out_of_memory(error):
+        raise error
+    return f"{type(error).__name__}: {error}".splitlines()[0]

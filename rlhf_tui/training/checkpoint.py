@@ -17,8 +17,18 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from rlhf_tui.errors import UserError
-from rlhf_tui.model.roles import ADAPTER_FILE, HEAD_FILE, WITH_HEAD, Role, Roles, file_sha256, replace_folder
+from rlhf_tui.model.roles import (
+    ADAPTER_FILE,
+    HEAD_FILE,
+    WITH_HEAD,
+    Role,
+    Roles,
+    file_sha256,
+    read_manifest,
+    replace_folder,
+)
 
+BEST = "best"
 OPTIMISERS = "optimisers.safetensors"
 OWN = "own.safetensors"
 STATE = "state.json"
@@ -28,9 +38,20 @@ KEPT = 2
 class Resumable(Protocol):
     """A training that can be put down after any step and taken up again."""
 
-    roles: Roles
-    optimisers: dict[Role, torch.optim.AdamW]
-    done: int
+    @property
+    def roles(self) -> Roles:
+        """Whose adapters and heads are kept."""
+        ...
+
+    @property
+    def optimisers(self) -> dict[Role, torch.optim.AdamW]:
+        """One for each role that learns."""
+        ...
+
+    @property
+    def done(self) -> int:
+        """Steps so far."""
+        ...
 
     def state(self) -> dict[str, Any]:
         """What else decides the next step, as JSON."""
@@ -86,6 +107,32 @@ def load_checkpoint(training: Resumable, folder: Path) -> None:
         held["state"] = _unflat(tensors, role)
         optimiser.load_state_dict(held)
     training.resume(state["done"], state["own"], load_file(folder / OWN))
+
+
+def keep_best(roles: Roles, names: Iterable[Role], facts: Mapping[str, Any], checkpoints: Path) -> Path:
+    """Write `checkpoints/best`: adapters and heads of these roles with `facts`, in the place of the one before."""
+    folder = checkpoints / BEST
+    beside = folder.with_name(folder.name + ".partial")
+    shutil.rmtree(beside, ignore_errors=True)
+    for role in names:
+        roles.save(role, beside / role, facts)
+    replace_folder(beside, folder)
+    return folder
+
+
+def best_facts(names: Iterable[Role], checkpoints: Path) -> dict[str, Any] | None:
+    """What was kept with `checkpoints/best`; None when there is none, or it is damaged."""
+    try:
+        found = [read_manifest(checkpoints / BEST / role, role)["facts"] for role in names]
+    except UserError:
+        return None
+    return dict(found[0]) if found and all(facts == found[0] for facts in found) else None
+
+
+def restore_best(roles: Roles, names: Iterable[Role], checkpoints: Path) -> None:
+    """Be as in `checkpoints/best`. Raises UserError when it is missing or damaged."""
+    for role in names:
+        roles.restore(role, checkpoints / BEST / role)
 
 
 def _read_state(folder: Path, roles: Iterable[Role]) -> dict[str, Any]:

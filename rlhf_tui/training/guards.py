@@ -11,19 +11,21 @@ from torch import Tensor
 
 from rlhf_tui.errors import UserError
 from rlhf_tui.model.roles import Roles
-from rlhf_tui.runs.events import Alert
-from rlhf_tui.settings import GuardSettings, PpoSettings
 from rlhf_tui.training.batching import Pooling, Tokens, pad, pooled
 
 # what the log-probability of one token may differ by between two identical forward passes
-_FIRST_PASS_LIMIT = {torch.float32: 1e-4, torch.bfloat16: 0.5, torch.float16: 0.1}
+_FIRST_PASS_LIMIT = {torch.float32: 1e-4, torch.bfloat16: 0.1, torch.float16: 0.05}
+
+
+class NotFinite(UserError):
+    """A number became NaN or infinite: nothing after it can be trusted, what was kept before can."""
 
 
 def require_finite(values: Mapping[str, float], update: int) -> None:
-    """Raise UserError when any metric is NaN or infinite."""
+    """Raise NotFinite when any metric is NaN or infinite."""
     broken = sorted(name for name, value in values.items() if not math.isfinite(value))
     if broken:
-        raise UserError(
+        raise NotFinite(
             f"Update {update} gave numbers that are not finite: {', '.join(broken)}.",
             why="The policy has been pushed too far; usually the learning rate is too high.",
             todo="Lower ppo.policy_learning_rate, or raise ppo.kl_coefficient, and start again.",
@@ -48,42 +50,6 @@ def require_first_ratio_one(deviation: float, dtype: torch.dtype) -> None:
             why=f"A token's log-probability differs by {deviation:.3g}; the ratio should be exactly 1.",
             todo="This is a fault in the engine or the model's code; please report it with the model's name.",
         )
-
-
-def watch(values: Mapping[str, float], settings: PpoSettings, guard: GuardSettings) -> list[Alert]:
-    """What a person should know after this update. An alert of level 'stop' ends the run."""
-    alerts = []
-    if values["kl"] > guard.max_kl:
-        alerts.append(
-            Alert(
-                "stop",
-                "kl-runaway",
-                f"The policy is {values['kl']:.0f} nats from the reference; the limit is {guard.max_kl:.0f}.",
-                why="It has found text that the reward model likes and the base model would not write.",
-                remedy="Raise ppo.kl_coefficient or lower ppo.policy_learning_rate.",
-            )
-        )
-    if values["entropy"] < guard.min_entropy:
-        alerts.append(
-            Alert(
-                "warning",
-                "entropy-low",
-                f"The policy has almost no choice left (entropy {values['entropy']:.2f} nats).",
-                why="It writes nearly the same answer every time.",
-                remedy="Raise ppo.kl_coefficient, or stop here and use an earlier checkpoint.",
-            )
-        )
-    if values["eos_rate"] < 0.05:
-        alerts.append(
-            Alert(
-                "note",
-                "never-ends",
-                f"Only {values['eos_rate']:.0%} of the completions end by themselves.",
-                why=f"The others are cut at {settings.max_new_tokens} tokens.",
-                remedy="Raise ppo.max_new_tokens if the answers you want are longer.",
-            )
-        )
-    return alerts
 
 
 def require_finite_features(features: Tensor, dtype: torch.dtype) -> None:

@@ -115,18 +115,35 @@ def advantages_and_returns(
 
 
 def policy_ratio(logprobs: Tensor, old_logprobs: Tensor) -> Tensor:
-    """exp(new - old) with the exponent held within ±20. Shapes: equal, any."""
+    """exp(new - old) with the exponent held within ±20. Shapes: equal, any.
+
+    Beyond the limit the gradient is 0 as well: a ratio of 5e8 is a fault, and its gradient would drown all others.
+    """
     return (logprobs - old_logprobs).clamp(-LOG_RATIO_LIMIT, LOG_RATIO_LIMIT).exp()
 
 
-def policy_loss(logprobs: Tensor, old_logprobs: Tensor, advantages: Tensor, *, clip: float) -> Tensor:
-    """-min(ratio·A, clip(ratio, 1-ε, 1+ε)·A) for each token (Schulman et al., 2017, eq. 7). Shapes: equal, any.
+def policy_loss(
+    logprobs: Tensor,
+    old_logprobs: Tensor,
+    advantages: Tensor,
+    *,
+    clip: float,
+    clip_above: float = 0.0,
+    dual_clip: float = 0.0,
+) -> Tensor:
+    """-min(ratio·A, clip(ratio, 1-ε, 1+ε')·A) for each token (Schulman et al., 2017, eq. 7). Shapes: equal, any.
+
+    ε is `clip`, ε' is `clip_above` (Yu et al., 2025, DAPO's clip-higher), or ε when that is 0. With `dual_clip` c > 1 a
+    token with A < 0 costs at most c·|A| (Ye et al., 2020, eq. 5); 0 sets no such limit.
 
     The caller sums over the counted tokens and divides by the number of counted tokens of the whole
     minibatch, so that the size of a micro-batch never changes the result.
     """
     ratio = policy_ratio(logprobs, old_logprobs)
-    return -torch.minimum(ratio * advantages, ratio.clamp(1 - clip, 1 + clip) * advantages)
+    losses = -torch.minimum(ratio * advantages, ratio.clamp(1 - clip, 1 + (clip_above or clip)) * advantages)
+    if dual_clip > 0:
+        losses = torch.where(advantages < 0, torch.minimum(losses, -dual_clip * advantages), losses)
+    return losses
 
 
 def value_loss(values: Tensor, old_values: Tensor, returns: Tensor, *, clip: float) -> Tensor:
@@ -140,10 +157,20 @@ def approximate_kl(logprobs: Tensor, old_logprobs: Tensor) -> Tensor:
     return 0.5 * (logprobs - old_logprobs) ** 2
 
 
-def clipped(logprobs: Tensor, old_logprobs: Tensor, advantages: Tensor, *, clip: float) -> Tensor:
-    """1 for each token whose gradient the clip has cut, else 0."""
+def clipped(
+    logprobs: Tensor,
+    old_logprobs: Tensor,
+    advantages: Tensor,
+    *,
+    clip: float,
+    clip_above: float = 0.0,
+    dual_clip: float = 0.0,
+) -> Tensor:
+    """1 for each token whose gradient a limit of `policy_loss` has cut, else 0."""
     ratio = policy_ratio(logprobs, old_logprobs)
-    above, below = (ratio > 1 + clip) & (advantages > 0), (ratio < 1 - clip) & (advantages < 0)
+    above, below = (ratio > 1 + (clip_above or clip)) & (advantages > 0), (ratio < 1 - clip) & (advantages < 0)
+    if dual_clip > 0:
+        below = below | ((ratio > dual_clip) & (advantages < 0))
     return (above | below).float()
 
 

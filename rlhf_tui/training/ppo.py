@@ -1,19 +1,28 @@
-"""Proximal policy optimisation with policy, value, reward and reference on one base."""
+"""Proximal policy optimisation with policy, value, reward and reference on one base.
+
+Running out of memory costs time and never the step: fewer completions are sampled at a time, micro-batches become
+smaller, and at last layers are run again for the backward pass. An update that had begun is taken back first, and its
+rollout is evaluated again in the new shape, so that everything is as it would have been with that shape from the start.
+"""
 
 from __future__ import annotations
 
 import random
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 
 from rlhf_tui.model.roles import Role, Roles
-from rlhf_tui.runs.events import EventSink, Sample, Stage
+from rlhf_tui.runs.events import Alert, EventSink, Sample, Stage
 from rlhf_tui.settings import PpoSettings
 from rlhf_tui.training import guards, objectives
+from rlhf_tui.training.backoff import MicroBatching, RowsInFlight
+from rlhf_tui.training.batching import Tokens, micro_batches
+from rlhf_tui.training.memory import measure, release
 from rlhf_tui.training.optimisation import adam, linear, set_rate
 from rlhf_tui.training.ppo_metrics import Tally, describe, sequence_kl
 from rlhf_tui.training.rollout import (
@@ -27,6 +36,7 @@ from rlhf_tui.training.rollout import (
     response_values,
     sample_rollout,
 )
+from rlhf_tui.training.undo import Undo
 
 LEARNING: tuple[Role, ...] = ("policy", "value")
 
@@ -63,6 +73,9 @@ class Ppo:
         self.done = 0
         self._prompts, self._scoring, self._seed, self._emit = list(prompts), scoring, seed, emit
         self._judge = judge
+        self.rows = RowsInFlight(roles.base, settings.sampling_rows)
+        self.sizes = MicroBatching(roles.base, settings.micro_batch_tokens, settings.checkpointing)
+        self._measured: tuple[int, int, bool] | None = None
         rates = {"policy": settings.policy_learning_rate, "value": settings.value_learning_rate}
         self.optimisers = {
             role: adam(roles, role, adapter_rate=rates[role], head_rate=rates[role], epsilon=settings.adam_epsilon)
@@ -78,49 +91,48 @@ class Ppo:
 
     def update(self) -> dict[str, float]:
         """One round: sample, score, learn. Returns the metrics of the round; raises UserError when it broke down."""
-        prompts = self._next_prompts()
-        began = time.monotonic()
-        self._emit(Stage("sampling", f"update {self.done + 1} of {self.settings.updates}"))
-        generator = torch.Generator(self.roles.base.device).manual_seed(self._seed * 1_000_003 + self.done)
-        sequences, ended = sample_rollout(
-            self.roles,
-            [prompt.ids for prompt in prompts],
-            self.settings,
-            generator=generator,
-        )
+        prompts, began = self._next_prompts(), time.monotonic()
+        sizes = self._sizes
+        if sizes != self._measured:
+            measure("", self.roles.base.device)  # what came before is not this update's
+        seed = self._seed * 1_000_003 + self.done
+        self._tell_stage("sampling")
+        sequences, ended = self._sample([prompt.ids for prompt in prompts], seed, self._sampling(len(prompts)))
+        self._measure("sampling")
         sampled = time.monotonic()
-        self._emit(Stage("scoring", f"update {self.done + 1} of {self.settings.updates}"))
-        order = random.Random(self._seed * 1_000_003 + self.done)
-        rollout = evaluate_rollout(
-            self.roles,
-            sequences,
-            ended,
-            self.settings,
-            self._scoring,
-            kl_coefficient=self.kl_coefficient,
-            minibatches=deal(len(sequences), self.settings.minibatches, order),
-            judge=self._judge,
-        )
-        scored = time.monotonic()
-        self._emit(Stage("learning", f"update {self.done + 1} of {self.settings.updates}"))
-        values = describe(rollout, self.kl_coefficient, self.settings) | self._learn(rollout, order)
+        rollout, learnt, scored = self._score_and_learn(sequences, ended, random.Random(seed))
+        self._measure("update")
+        release(self.roles.base.device)  # or the next update's sampling comes on top of it
+        self._measured = sizes
         finished = time.monotonic()
         self.done += 1
+        values = describe(rollout, self.kl_coefficient, self.settings) | learnt
         guards.require_finite(values, self.done)
         self._show(rollout, prompts)
         self._adapt(values["kl"], len(prompts))
         return values | {
-            "tokens_per_second": sum(len(one.response) for one in sequences) / (sampled - began),
+            "tokens_per_second": values["tokens"] / (sampled - began),
             "seconds_sampling": sampled - began,
             "seconds_scoring": scored - sampled,
             "seconds_update": finished - scored,
         }
 
+    def explore(self, prompts: Sequence[Sequence[int]], seed: int) -> Rollout:
+        """Draw and score as an update does, with the policy as it is, and learn nothing. KL costs nothing here."""
+        sequences, ended = self._sample(prompts, seed, lambda finished: None)
+        return self._evaluate(sequences, ended, [range(len(sequences))], kl_coefficient=0.0)
+
     # -- what a checkpoint holds --------------------------------------------------------------
 
     def state(self) -> dict[str, Any]:
         """What decides the next update beside weights and optimisers."""
-        return {"kl_coefficient": self.kl_coefficient}
+        return {
+            "kl_coefficient": self.kl_coefficient,
+            "rows": self.rows.most,
+            "most_tokens": self.sizes.most_tokens,
+            "recompute": self.sizes.recompute,
+            "back_offs": [self.rows.back_offs, self.sizes.back_offs],
+        }
 
     def tensors(self) -> dict[str, torch.Tensor]:
         """Nothing beside weights and optimisers."""
@@ -130,6 +142,9 @@ class Ppo:
         """Be where another one was when it gave `state`; weights and optimisers are the caller's."""
         self.done = done
         self.kl_coefficient = float(state["kl_coefficient"])
+        self.rows.most = int(state["rows"])
+        self.sizes.most_tokens, self.sizes.recompute = int(state["most_tokens"]), bool(state["recompute"])
+        self.rows.back_offs, self.sizes.back_offs = map(int, state["back_offs"])
 
     # -- one round ----------------------------------------------------------------------------
 
@@ -144,49 +159,128 @@ class Ppo:
             chosen += order[place : place + size - len(chosen)]
         return chosen
 
-    def _learn(self, rollout: Rollout, order: random.Random) -> dict[str, float]:
+    def _sample(
+        self, prompts: Sequence[Sequence[int]], seed: int, progress: Callable[[int], None]
+    ) -> tuple[list[Tokens], list[bool]]:
+        def work(rows: int) -> tuple[list[Tokens], list[bool]]:
+            return sample_rollout(self.roles, prompts, self.settings, seed=seed, rows=rows, progress=progress)
+
+        before = self._sizes
+        drawn = self.rows.survive(work, len(prompts))
+        release(self.roles.base.device)  # what the cache of keys and values was made of is in pieces of all sizes
+        self._tell_back_off("sampling", before)
+        return drawn
+
+    def _score_and_learn(
+        self, sequences: Sequence[Tokens], ended: Sequence[bool], order: random.Random
+    ) -> tuple[Rollout, dict[str, float], float]:
+        """The rollout, the metrics of learning from it, and when (monotonic seconds) it had been scored."""
+        hands = deal(len(sequences), self.settings.minibatches, order)
+        turns = [order.sample(range(len(hands)), len(hands)) for _ in range(self.settings.epochs)]
+        judge = self._judge
+        given = list(judge(sequences)) if judge is not None else None
+        evaluate = partial(self._evaluate, sequences, ended, hands, kl_coefficient=self.kl_coefficient, given=given)
+        self._tell_stage("scoring")
+        held = [evaluate()]  # not in a name of its own: it must be gone before another try
+        self._measure("scoring")
+        scored = time.monotonic()
+        self._tell_stage("learning")
+        before, start = self._sizes, Undo(self.roles, self.optimisers)
+
+        def work() -> tuple[Rollout, dict[str, float]]:
+            if not held:
+                start.restore()
+                held.append(evaluate())
+            rollout = held.pop()
+            return rollout, self._learn(rollout, turns)
+
+        rollout, learnt = self.sizes.survive(work, lambda: self._largest(sequences, hands))
+        self._tell_back_off("the update", before)
+        return rollout, learnt, scored
+
+    def _evaluate(
+        self,
+        sequences: Sequence[Tokens],
+        ended: Sequence[bool],
+        hands: Sequence[Sequence[int]],
+        *,
+        kl_coefficient: float,
+        given: Sequence[float] | None = None,
+    ) -> Rollout:
+        """Score a rollout in passes that fit. `given`: raw scores that a judge has given already."""
+        judge = self._judge if given is None else lambda _: given
+
+        def work() -> Rollout:
+            return evaluate_rollout(
+                self.roles,
+                sequences,
+                ended,
+                self.settings,
+                self._scoring,
+                kl_coefficient=kl_coefficient,
+                minibatches=hands,
+                judge=judge,
+                most_tokens=self.sizes.most_tokens,
+            )
+
+        before = self._sizes
+        rollout = self.sizes.survive(work, lambda: self._largest(sequences, hands))
+        self._tell_back_off("scoring", before)
+        return rollout
+
+    def _learn(self, rollout: Rollout, turns: Sequence[Sequence[int]]) -> dict[str, float]:
+        """Every optimiser step of an update. `turns`: for each epoch, the minibatches in their order."""
         settings = self.settings
-        factor = linear(self.done, settings.updates, settings.warmup_updates)
-        rates = {role: set_rate(self.optimisers[role], factor) for role in LEARNING}
-        tally = Tally()
+        rates = {role: set_rate(self.optimisers[role], self._share_of_rate(role)) for role in LEARNING}
+        tally = Tally(settings)
         policy_learns = self.done >= self.critic_warmup
-        for _ in range(settings.epochs):
-            for minibatch in order.sample(rollout.minibatches, len(rollout.minibatches)):
+        for turn in turns:
+            for number in turn:
+                minibatch = rollout.minibatches[number]
                 if policy_learns:
                     moved = self._policy_step(minibatch, tally)
                     policy_learns = settings.target_kl == 0 or moved <= 1.5 * settings.target_kl
                 self._value_step(minibatch, tally)
         return tally.means() | {"policy_lr": rates["policy"], "value_lr": rates["value"]}
 
+    def _share_of_rate(self, role: Role) -> float:
+        """Of the peak rate, in this update. The policy's rises when it begins to learn, not while it waits."""
+        late = self.critic_warmup if role == "policy" else 0
+        if self.done < late:
+            return 0.0
+        return linear(self.done - late, self.settings.updates - late, self.settings.warmup_updates)
+
     def _policy_step(self, minibatch: Sequence[Experience], tally: Tally) -> float:
         """One optimiser step of the policy; returns how far it already was from the sampler (approximate KL)."""
-        tokens = sum(one.tokens for one in minibatch)
-        moved, clip = 0.0, self.settings.clip
+        settings, tokens = self.settings, sum(one.tokens for one in minibatch)
+        moved = torch.zeros((), device=self.roles.base.device)
         with self.roles.learning("policy"):
             for one in minibatch:
-                logprobs, _ = response_logprobs(self.roles, one, self.settings.temperature)
-                losses = objectives.policy_loss(logprobs, one.logprobs, one.advantages, clip=clip)
-                loss = torch.where(one.mask, losses, 0.0).sum() / tokens
-                torch.autograd.backward(loss)
-                logprobs = logprobs.detach()
-                if tally.untouched:
-                    deviation = float((logprobs - one.logprobs).abs().max())
-                    guards.require_first_ratio_one(deviation, self.roles.base.dtype)
-                    tally.first_deviation = max(tally.first_deviation, deviation)
-                approximate = objectives.approximate_kl(logprobs, one.logprobs)
-                moved += float(torch.where(one.mask, approximate, 0.0).sum()) / tokens
-                tally.policy(one, logprobs, losses.detach(), approximate, clip)
+                with self.sizes.forward():
+                    logprobs, _ = response_logprobs(self.roles, one, settings.temperature)
+                    losses = objectives.policy_loss(
+                        logprobs,
+                        one.logprobs,
+                        one.advantages,
+                        clip=settings.clip,
+                        clip_above=settings.clip_above,
+                        dual_clip=settings.dual_clip,
+                    )
+                    torch.autograd.backward(torch.where(one.mask, losses, 0.0).sum() / tokens)
+                moved += tally.policy(one, logprobs.detach(), losses.detach()) / tokens
+            if tally.untouched:
+                guards.require_first_ratio_one(tally.first_deviation, self.roles.base.dtype)
             tally.policy_norm(self._step("policy"))
-        return moved
+        return float(moved)
 
     def _value_step(self, minibatch: Sequence[Experience], tally: Tally) -> None:
         tokens = sum(one.tokens for one in minibatch)
         with self.roles.learning("value"):
             for one in minibatch:
-                values = response_values(self.roles, one)
-                losses = objectives.value_loss(values, one.values, one.returns, clip=self.settings.value_clip)
-                loss = torch.where(one.mask, losses, 0.0).sum() / tokens
-                torch.autograd.backward(loss)
+                with self.sizes.forward():
+                    values = response_values(self.roles, one)
+                    losses = objectives.value_loss(values, one.values, one.returns, clip=self.settings.value_clip)
+                    torch.autograd.backward(torch.where(one.mask, losses, 0.0).sum() / tokens)
                 tally.value(one, losses.detach())
             tally.value_norm(self._step("value"))
 
@@ -221,3 +315,51 @@ class Ppo:
                     "policy",
                 )
             )
+
+    # -- sizes, and what is said of them ------------------------------------------------------
+
+    @property
+    def _sizes(self) -> tuple[int, int, bool]:
+        return self.rows.most, self.sizes.most_tokens, self.sizes.recompute
+
+    def _largest(self, sequences: Sequence[Tokens], hands: Sequence[Sequence[int]]) -> tuple[int, int]:
+        """Tokens of the largest forward pass of a rollout that is dealt so, and of its longest sequence."""
+        lengths = [[len(sequences[row]) for row in hand] for hand in hands]
+        groups = [(own, group) for own in lengths for group in micro_batches(own, self.sizes.most_tokens)]
+        return max(len(group) * own[group[0]] for own, group in groups), max(map(max, lengths))
+
+    def _measure(self, phase: str) -> None:
+        """Memory at the end of a phase: in the first update, and in the first with other sizes."""
+        if self._measured != self._sizes:
+            self._emit(measure(phase, self.roles.base.device))
+
+    def _tell_stage(self, name: str, more: str = "") -> None:
+        self._emit(Stage(name, f"update {self.done + 1} of {self.settings.updates}{more}"))
+
+    def _sampling(self, total: int) -> Callable[[int], None]:
+        """Tells of sampling eight times at most."""
+        told = 0
+
+        def progress(finished: int) -> None:
+            nonlocal told
+            if finished * 8 // total > told:
+                told = finished * 8 // total
+                self._tell_stage("sampling", f", {finished} of {total} completions")
+
+        return progress
+
+    def _tell_back_off(self, phase: str, before: tuple[int, int, bool]) -> None:
+        if self._sizes == before:
+            return
+        rows, tokens, recompute = self._sizes
+        again = " Layers are run again for the backward pass." if recompute else ""
+        self._emit(
+            Alert(
+                "note",
+                "out-of-memory",
+                f"Memory ran out in {phase}: from now on {rows} completions are sampled at a time, and a forward pass "
+                f"has {tokens} tokens at most.{again}",
+                why="Nothing is lost, and nothing but the speed changes.",
+                remedy=f"ppo.sampling_rows={rows} and ppo.micro_batch_tokens={tokens} start with that.",
+            )
+        )

@@ -49,6 +49,8 @@ class Experience:
     """(rows, R) bool: tokens that were sampled, the end-of-turn token included"""
     targets: Tensor
     """(rows, R) the sampled ids"""
+    tokens: int
+    """how many tokens were sampled: those that count in `mask`"""
     ended: Tensor
     """(rows,) bool: the policy ended by itself"""
     logprobs: Tensor = field(default_factory=torch.Tensor)
@@ -61,12 +63,10 @@ class Experience:
     """(rows,) as the reward model gives them"""
     scores: Tensor = field(default_factory=torch.Tensor)
     """(rows,) normalised, clipped, with the penalty for a missing end"""
+    saturated: Tensor = field(default_factory=torch.Tensor)
+    """(rows,) bool: the normalised score lies at or beyond the limit to which it is clipped"""
     advantages: Tensor = field(default_factory=torch.Tensor)
     returns: Tensor = field(default_factory=torch.Tensor)
-
-    @property
-    def tokens(self) -> int:
-        return int(self.mask.sum())
 
 
 @dataclass(frozen=True)
@@ -98,17 +98,23 @@ def sample_rollout(
     prompts: Sequence[Sequence[int]],
     settings: PpoSettings,
     *,
-    generator: torch.Generator,
+    seed: int,
+    rows: int = 0,
+    progress: Callable[[int], None] = lambda finished: None,
 ) -> tuple[list[Tokens], list[bool]]:
-    """One completion of the policy for each prompt, and whether it ended by itself. Pure sampling."""
+    """One completion of the policy for each prompt, and whether it ended by itself. Pure sampling.
+
+    At most `rows` (0: ppo.sampling_rows) are sampled at the same time; `progress` hears how many are finished.
+    """
     with roles.acting("policy"):
         completions = sample(
             roles.base.model,
             prompts,
             Sampling(settings.max_new_tokens, settings.temperature),
             end_ids=roles.base.chat.end_ids,
-            batch_size=len(prompts),
-            generator=generator,
+            rows=rows or settings.sampling_rows,
+            seed=seed,
+            progress=progress,
         )
     sequences = [Tokens(tuple(p), c.ids) for p, c in zip(prompts, completions, strict=True)]
     return sequences, [completion.ended for completion in completions]
@@ -125,15 +131,16 @@ def evaluate_rollout(
     kl_coefficient: float,
     minibatches: Sequence[Sequence[int]] = (),
     judge: Judge | None = None,
+    most_tokens: int = 0,
 ) -> Rollout:
     """Log-probabilities, values, scores, rewards and whitened advantages of sampled completions.
 
     `judge` gives the raw scores; without one the reward role does. `minibatches` says which completions make up each
-    minibatch (empty: all of them in one). They are dealt before anything is cut into micro-batches, so that the size
-    of these never decides who learns together.
+    minibatch (empty: all of them in one). They are dealt before anything is cut into micro-batches of `most_tokens`
+    (0: ppo.micro_batch_tokens), so that the size of these never decides who learns together.
     """
-    hands = minibatches or [range(len(sequences))]
-    dealt = [bare_experiences(roles, sequences, ended, settings.micro_batch_tokens, hand) for hand in hands]
+    hands, most = minibatches or [range(len(sequences))], most_tokens or settings.micro_batch_tokens
+    dealt = [bare_experiences(roles, sequences, ended, most, hand) for hand in hands]
     experiences = [one for hand in dealt for one in hand]
     with roles.acting("policy"):
         for one in experiences:
@@ -146,15 +153,27 @@ def evaluate_rollout(
             one.values = response_values(roles, one)
     _score(roles, sequences, experiences, scoring, judge)
     for one in experiences:
+        one.saturated = normalised(one.raw_scores, scoring).abs() >= settings.score_clip
         one.scores = shaped_scores(one.raw_scores, one.ended, settings, scoring)
+    _reward(experiences, settings, kl_coefficient)
+    return Rollout(list(sequences), dealt)
+
+
+def _reward(experiences: Sequence[Experience], settings: PpoSettings, kl_coefficient: float) -> None:
+    """Token rewards, then advantages and returns; both whitenings are over the whole rollout, never a micro-batch."""
+    rewards = []
     for one in experiences:
         kl = objectives.kl_k1(one.logprobs, one.reference)
-        rewards = objectives.token_rewards(kl, one.scores, one.mask, kl_coefficient=kl_coefficient)
+        rewards.append(objectives.token_rewards(kl, one.scores, one.mask, kl_coefficient=kl_coefficient))
+    if settings.reward_scaling == "rollout":
+        rewards = _together(experiences, rewards, objectives.scale_to_unit_deviation)
+    for one, own in zip(experiences, rewards, strict=True):
         one.advantages, one.returns = objectives.advantages_and_returns(
-            rewards, one.values, one.mask, gamma=settings.gamma, gae_lambda=settings.gae_lambda
+            own, one.values, one.mask, gamma=settings.gamma, gae_lambda=settings.gae_lambda
         )
-    _whiten_together(experiences)
-    return Rollout(list(sequences), dealt)
+    white = _together(experiences, [one.advantages for one in experiences], objectives.whiten)
+    for one, own in zip(experiences, white, strict=True):
+        one.advantages = own
 
 
 def _score(
@@ -204,9 +223,14 @@ def response_values(roles: Roles, experience: Experience) -> Tensor:
     return torch.where(experience.mask, values, 0.0)
 
 
+def normalised(raw: Tensor, scoring: Scoring) -> Tensor:
+    """Raw scores in deviations of the scores of reference completions. (rows,) → (rows,)"""
+    return (raw - scoring.mean) / scoring.deviation
+
+
 def shaped_scores(raw: Tensor, ended: Tensor, settings: PpoSettings, scoring: Scoring) -> Tensor:
     """(raw - mean) / deviation, clipped, less the penalty where the completion never ended. (rows,) → (rows,)"""
-    normal = ((raw - scoring.mean) / scoring.deviation).clamp(-settings.score_clip, settings.score_clip)
+    normal = normalised(raw, scoring).clamp(-settings.score_clip, settings.score_clip)
     return normal - settings.missing_eos_penalty * (~ended).float()
 
 
@@ -229,16 +253,18 @@ def _bare(roles: Roles, sequences: Sequence[Tokens], ended: Sequence[bool], memb
         positions=positions,
         mask=mask,
         targets=targets,
+        tokens=sum(len(sequences[i].response) for i in members),
         ended=torch.tensor([ended[i] for i in members], device=device),
     )
 
 
-def _whiten_together(experiences: Sequence[Experience]) -> None:
-    """Whiten the advantages over the whole rollout, not over each micro-batch."""
-    flat = torch.cat([one.advantages[one.mask] for one in experiences])
-    white = objectives.whiten(flat, torch.ones_like(flat))
-    start = 0
-    for one in experiences:
-        count = one.tokens
-        one.advantages = torch.zeros_like(one.advantages).masked_scatter(one.mask, white[start : start + count])
-        start += count
+def _together(
+    experiences: Sequence[Experience], quantities: Sequence[Tensor], change: Callable[[Tensor, Tensor], Tensor]
+) -> list[Tensor]:
+    """`change(values, mask)` of a per-token quantity of all micro-batches at once; 0 where masked."""
+    flat = torch.cat([own[one.mask] for one, own in zip(experiences, quantities, strict=True)])
+    parts = torch.split(change(flat, torch.ones_like(flat)), [one.tokens for one in experiences])
+    return [
+        torch.zeros_like(own).masked_scatter(one.mask, part)
+        for one, own, part in zip(experiences, quantities, parts, strict=True)
+    ]

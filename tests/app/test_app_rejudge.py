@@ -162,7 +162,7 @@ async def test_it_is_blind(prompted: Project, desk: Open) -> None:
     judge_all(prompted, "ann")
     ids = list(active(prompted))[:2]
     async with desk(prompted, ids) as it:
-        assert "The model prefers this, by 3.25" in it.text
+        assert "The model prefers this, by 3.2x" in it.text
         await it.press("enter")
         for word in ("prefer", "3.2", "score", "isagree", "The model", "reward"):
             assert word not in it.text, word
@@ -231,6 +231,7 @@ async def test_nobody_answers_for_a_model_or_a_rule(prompted: Project, desk: Ope
         await it.press("enter")
         assert isinstance(it.app.screen, TextDialog)
         assert f"This is a judgement of demo, a {kind}." in it.text
+        assert "Judge the pair as yourself, on the Label stage." in " ".join(it.text.replace("│", " ").split())
         await it.press("escape")
         assert isinstance(it.app.screen, DisagreementsDialog)
     assert active(prompted) == before
@@ -303,44 +304,38 @@ async def test_a_ranking_is_opened_as_a_ranking(prompted: Project, desk: Open) -
     assert after[new].verdict.ranks == (2, 1)
 
 
-async def test_an_answer_that_cannot_be_stored_can_be_given_again(
-    prompted: Project, desk: Open, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    judge_all(prompted, "ann")
-    ids = list(active(prompted))[:1]
-    async with desk(prompted, ids) as it:
+def _full(*_: Any, **__: Any) -> None:
+    raise UserError("The disk is full.")
+
+
+@asynccontextmanager
+async def answered_while(desk: Open, project: Project, owner: type, failing: str) -> AsyncIterator[Desk]:
+    """A judgement that was opened and answered while one method fails; it counts in the end."""
+    judge_all(project, "ann")
+    first = next(iter(active(project)))
+    async with desk(project, [first]) as it:
         await it.press("enter")
-        with monkeypatch.context() as patch:
-            patch.setattr(Store, "judge", _full)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(owner, failing, _full)
             await it.press("k")
         assert isinstance(it.app.screen, TextDialog)
+        yield it
+        assert isinstance(it.app.screen, DisagreementsDialog)
+    assert first not in active(project)
+
+
+async def test_an_answer_that_cannot_be_stored_can_be_given_again(prompted: Project, desk: Open) -> None:
+    async with answered_while(desk, prompted, Store, "judge") as it:
         await it.press("escape")
         assert isinstance(it.app.screen, RejudgeScreen)
         assert "not stored: B much better" in it.text
         await it.press("k")
-        assert isinstance(it.app.screen, DisagreementsDialog)
-    assert ids[0] not in active(prompted)
 
 
-async def test_trouble_after_the_answer_is_stored_still_leads_back(
-    prompted: Project, desk: Open, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    judge_all(prompted, "ann")
-    ids = list(active(prompted))[:1]
-    async with desk(prompted, ids) as it:
-        await it.press("enter")
-        with monkeypatch.context() as patch:
-            patch.setattr(Queue, "refresh", _full)
-            await it.press("k")
-        assert isinstance(it.app.screen, TextDialog)
+async def test_trouble_after_the_answer_is_stored_still_leads_back(prompted: Project, desk: Open) -> None:
+    async with answered_while(desk, prompted, Queue, "refresh") as it:
         assert "Your answer is stored" in it.text
         await it.press("escape")
-        assert isinstance(it.app.screen, DisagreementsDialog)
-    assert ids[0] not in active(prompted)
-
-
-def _full(*_: Any, **__: Any) -> None:
-    raise UserError("The disk is full.")
 
 
 def test_the_keys_of_a_second_look() -> None:

@@ -21,11 +21,11 @@ from rlhf_tui.app.screens import reward_panels
 from rlhf_tui.app.screens.dialogs import TextDialog
 from rlhf_tui.app.screens.reward import RewardScreen
 from rlhf_tui.app.screens.reward_page import page
-from rlhf_tui.app.screens.reward_pictures import PICTURES, captioned
+from rlhf_tui.app.screens.reward_pictures import CALIBRATION, CURVE, PICTURES, captioned
 from rlhf_tui.app.screens.reward_windows import BestOfDialog, DisagreementsDialog, ReportDialog
 from rlhf_tui.app.widgets.textpane import TextPane
 from rlhf_tui.assessment import report as report_module
-from rlhf_tui.assessment.records import Choice, Finding, Preview, Report
+from rlhf_tui.assessment.records import Choice, Curve, CurvePoint, Finding, Preview, Report
 from rlhf_tui.assessment.report_sections import sections
 from rlhf_tui.preferences.records import Rater
 from rlhf_tui.preferences.store import Store
@@ -66,6 +66,13 @@ async def opened(project: Project, size: tuple[int, int], *pressed: str) -> Any:
 def flat(text: str) -> str:
     """The words on screen, run together across lines and borders."""
     return " ".join(re.sub("[│╭╮╰╯─]", " ", text).split())
+
+
+def beside(text: str, first: str, *others: str) -> bool:
+    """Whether these, which are all on screen, stand in one line of it."""
+    assert not [one for one in (first, *others) if one not in text]
+    line = next(line for line in text.split("\n") if first in line)
+    return all(one in line for one in others)
 
 
 # The verdict
@@ -142,7 +149,7 @@ async def test_on_a_large_terminal_there_is_everything(report_of: Make, reported
         "→ Read both completions before answering",
         "always longer 42 %",
         "training labels 97 %",
-        "Off by 7 % on average (ECE)",
+        "Of a quick head in cross-validation. Off by",
         "50 more pairs: +0.8 points (-0.2 to +2.1)",
         "by strength",
         "much better 71 %",
@@ -150,7 +157,9 @@ async def test_on_a_large_terminal_there_is_everything(report_of: Make, reported
         "of 16 +0.81 = of 4",
         "scores +0.31 ± 1.42 64 of the base",
         "whoever did the rating: ann, demo.",
-        "other seeds 64, 66, 61 %",
+        "ensemble 64, 66, 61 %",
+        "judged 598 pairs 310 prompts",
+        "a quick head in cross-validation",
     ):
         assert said in text, said
 
@@ -176,6 +185,33 @@ def test_reasons_that_do_not_fit_are_pointed_to(report_of: Make) -> None:
     cut = reward_panels.banner(report, 76, 6, "v").plain
     assert "v shows the whole report" in cut
     assert "→ Label about 120" in cut
+
+
+def test_a_difference_of_nothing_has_no_sign(report_of: Make) -> None:
+    rule = replace(report_of().baselines[0], difference=(-0.004, -0.1, 0.004))
+    notes = [one.note for one in reward_panels.measured(report_of(baselines=(rule,)))]
+    assert "0 (-10 to 0)" in notes
+
+
+@pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
+def test_a_curve_that_is_one_value_lies_where_the_scale_says(report_of: Make, share: float) -> None:
+    points = tuple(CurvePoint(part, part * 100, share, share, share) for part in (0.25, 0.5, 0.75, 1.0))
+    report = report_of(curve=Curve(points, (0.0, 0.0, 0.0), share, None))
+    rows = PICTURES[CURVE](report, 50, 8).plain.split("\n")
+    labels = [rows[0].split()[0], rows[6].split()[0]]
+    assert labels[0] != labels[1]
+    assert (rows[0] if share else rows[6]).count("●") == 4
+
+
+def test_the_whiskers_of_a_bin_are_those_of_the_report(report_of: Make) -> None:
+    report = report_of()
+    assert report.calibration is not None
+    sure = replace(report.calibration.bins[0], predicted=0.75, observed=0.8, under=0.78, over=0.82)
+    tall = [
+        PICTURES[CALIBRATION](replace(report, calibration=replace(report.calibration, bins=(one,))), 50, 20).plain
+        for one in (sure, replace(sure, under=0.4, over=1.0))
+    ]
+    assert tall[0].count("│") < 3 < tall[1].count("│")
 
 
 def test_a_number_and_its_sign_stay_together() -> None:
@@ -231,6 +267,19 @@ async def test_the_curves_can_be_looked_at_again(report_of: Make, reported: Put,
         await settle(pilot)
         assert "✓ Ready" in text_of(app)
         assert app.command_line().startswith("rlhf-tui runs report reward-0001 --project ")
+
+
+async def test_beside_the_curves_there_is_no_other_verdict(
+    report_of: Make, labelled: Project, write_run: Callable[..., RunFolder], write_report: Any, text_of: TextOf
+) -> None:
+    """61 of 100: at the usual 95 % it would beat a coin, and the report says that this may be luck."""
+    heldout = {"n": 100, "accuracy": 0.61, "low": 0.512, "high": 0.7, "shorter": 0.4, "longer": 0.5}
+    said = {"heldout": heldout, "verdict": "not_yet", "headline": "Not yet — label about 130 more pairs."}
+    write_report(report_of("not_yet"), write_run(labelled, "reward", [Done("finished", result=said)]))
+    async with opened(labelled, (160, 48), "c") as (app, _):
+        assert "61 %" in text_of(app)
+        assert "… Not yet — label about 130 more pairs." in text_of(app)
+        assert "eats a coin" not in text_of(app)
 
 
 async def test_a_damaged_report_is_told_and_nothing_breaks(report_of: Make, reported: Put, text_of: TextOf) -> None:
@@ -389,18 +438,17 @@ async def test_disagreements_show_both_texts(
     async with opened(reported(report_of("narrow")), (width, 30), "d") as (app, pilot):
         assert isinstance(app.screen, DisagreementsDialog)
         text = text_of(app)
-        line = next(line for line in text.split("\n") if "ann prefers this" in line)
-        assert ("The model prefers this, by 2.90" in line) is together
-        assert "The model prefers this, by 2.90" in text
+        assert beside(text, "ann prefers this", "The model prefers this, by 2.9x") is together
+        assert re.search(r"2\.9x  ann  Explain a KL penalty", text)
         assert "[bold]not[/bold]" in flat(text)
         assert not set(text) & set(OBEYED)
         await pilot.press("j", "down", "k")
         await settle(pilot)
-        assert "The model prefers this, by 2.70" in text_of(app)
+        assert "The model prefers this, by 2.7x" in text_of(app)
         before = app.screen.query_one("#models", TextPane).top
         await pilot.press("pagedown")
         assert app.screen.query_one("#models", TextPane).top > before
-        assert "by 2.70" in text_of(app)
+        assert "by 2.7x" in text_of(app)
         await pilot.press("q")
         assert isinstance(app.screen, RewardScreen)
 
@@ -408,19 +456,18 @@ async def test_disagreements_show_both_texts(
 async def test_what_was_cross_validated_is_said(report_of: Make, reported: Put, disagree: Any, text_of: TextOf) -> None:
     report = report_of("narrow", disagreements=(disagree(1, -1.0, kind="crossvalidated"),))
     async with opened(reported(report), (160, 48), "d") as (app, _):
-        assert "A model that had not seen it prefers this, by 1.00" in text_of(app)
+        assert "A model that had not seen it prefers this, by 1.0x" in text_of(app)
 
 
-@pytest.mark.parametrize(("width", "beside"), [(80, False), (160, True)])
+@pytest.mark.parametrize(("width", "together"), [(80, False), (160, True)])
 async def test_best_of_n_beside_or_above_each_other(
-    width: int, beside: bool, report_of: Make, reported: Put, text_of: TextOf
+    width: int, together: bool, report_of: Make, reported: Put, text_of: TextOf
 ) -> None:
     async with opened(reported(report_of("narrow")), (width, 40), "b") as (app, pilot):
         assert isinstance(app.screen, BestOfDialog)
         text = text_of(app)
-        line = next(line for line in text.split("\n") if "the first one" in line)
-        assert ("best of 4" in line and "best of 16" in line) is beside
-        for said in ("best of 4", "best of 16", "score -0.42 · 118 tokens", "score +0.81 · 40 tokens", "Prompt 1 of 3"):
+        assert beside(text, "the first one", "best of 4", "best of 16") is together
+        for said in ("score -0.42 · 118 tokens", "score +0.81 · 40 tokens", "Prompt 1 of 3"):
             assert said in text, said
         assert "The same as best of 4." in text
         assert "PPO pulls towards the best of 16." in flat(text)

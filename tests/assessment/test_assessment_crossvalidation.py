@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from rlhf_tui.assessment.bradley_terry import RIDGES, Floats, Integers, cross_entropy
-from rlhf_tui.assessment.crossvalidation import DRAWS, SHARES, learning_curve, out_of_fold_gaps, ridge_bradley_terry
+from rlhf_tui.assessment import crossvalidation
+from rlhf_tui.assessment.bradley_terry import RIDGES, Floats, Integers, cross_entropy, ridge_bradley_terry
+from rlhf_tui.assessment.crossvalidation import DRAWS, SHARES, folded
 from rlhf_tui.assessment.thresholds import READY, ready_accuracy
 
 Problem = tuple[Floats, Floats, Floats, Integers, Integers]
@@ -47,57 +48,69 @@ def spelt_out(problem: Problem) -> Floats:
 
 def test_it_is_what_it_says_spelt_out() -> None:
     problem = world(80, 40, noise=0.2)
-    assert out_of_fold_gaps(*problem[:4]) == pytest.approx(spelt_out(problem), abs=2e-4)
+    assert folded(*problem[:4]).gaps() == pytest.approx(spelt_out(problem), abs=2e-4)
+
+
+def test_units_and_ridge_are_chosen_once_for_the_gaps_and_the_curve(monkeypatch: pytest.MonkeyPatch) -> None:
+    x, y, w, folds, prompts = world(60, 30)
+    gaps = folded(x, y, w, folds).gaps()
+    curve = folded(x, y, w, folds).curve(prompts.tolist(), y > 0.6, ceiling=None, seed=0)
+    chosen, really = [], crossvalidation.choose_ridge
+    monkeypatch.setattr(crossvalidation, "choose_ridge", lambda *args: chosen.append(1) or really(*args))
+    both = folded(x, y, w, folds)
+    assert np.array_equal(both.gaps(), gaps)
+    assert both.curve(prompts.tolist(), y > 0.6, ceiling=None, seed=0) == curve
+    assert len(chosen) == 5
 
 
 def test_a_fold_has_no_say_in_its_own_gaps() -> None:
     """Neither by its labels, nor by its weights, nor through the units of its features."""
     x, y, w, folds, _ = world(100, 50)
     own = folds == 2
-    before = out_of_fold_gaps(x, y, w, folds)
-    lied = out_of_fold_gaps(x, np.where(own, 0.05, y), np.where(own, 9.0, w), folds)
+    before = folded(x, y, w, folds).gaps()
+    lied = folded(x, np.where(own, 0.05, y), np.where(own, 9.0, w), folds).gaps()
     assert np.array_equal(before[own], lied[own])
     assert not np.allclose(before[~own], lied[~own])
-    wide = out_of_fold_gaps(np.where(own[:, None], 7 * x, x), y, w, folds)
+    wide = folded(np.where(own[:, None], 7 * x, x), y, w, folds).gaps()
     assert wide[own] == pytest.approx(7 * before[own], rel=1e-6)
 
 
 def test_units_of_the_features_do_not_matter() -> None:
     x, y, w, folds, _ = world(60, 30)
     scaled = x * np.random.default_rng(1).uniform(0.001, 1000, size=x.shape[1])
-    assert out_of_fold_gaps(scaled, y, w, folds) == pytest.approx(out_of_fold_gaps(x, y, w, folds), abs=1e-6)
+    assert folded(scaled, y, w, folds).gaps() == pytest.approx(folded(x, y, w, folds).gaps(), abs=1e-6)
 
 
 def test_a_column_of_nothing_changes_nothing() -> None:
     x, y, w, folds, _ = world(60, 30)
     padded = np.hstack([x, np.zeros((60, 5))])
-    assert out_of_fold_gaps(padded, y, w, folds) == pytest.approx(out_of_fold_gaps(x, y, w, folds), abs=1e-9)
+    assert folded(padded, y, w, folds).gaps() == pytest.approx(folded(x, y, w, folds).gaps(), abs=1e-9)
 
 
 def test_turning_pairs_round_turns_their_gaps_round() -> None:
     x, y, w, folds, _ = world(60, 30)
     sign = np.where(np.arange(60) % 3 == 0, -1.0, 1.0)
-    turned = out_of_fold_gaps(x * sign[:, None], np.where(sign < 0, 1 - y, y), w, folds)
-    assert turned == pytest.approx(sign * out_of_fold_gaps(x, y, w, folds), abs=1e-4)
+    turned = folded(x * sign[:, None], np.where(sign < 0, 1 - y, y), w, folds).gaps()
+    assert turned == pytest.approx(sign * folded(x, y, w, folds).gaps(), abs=1e-4)
 
 
 def test_a_known_taste_is_found_and_random_labels_are_not() -> None:
     x, y, w, folds, _ = world(400, 200, noise=0.1)
-    assert (out_of_fold_gaps(x, y, w, folds) > 0).mean() > 0.8  # the rater's own ceiling is 0.9
+    assert (folded(x, y, w, folds).gaps() > 0).mean() > 0.8  # the rater's own ceiling is 0.9
     rng = np.random.default_rng(4)
     coin = np.where(rng.random(400) < 0.5, -1.0, 1.0)
-    assert 0.43 < (out_of_fold_gaps(x * coin[:, None], y, w, folds) > 0).mean() < 0.57
+    assert 0.43 < (folded(x * coin[:, None], y, w, folds).gaps() > 0).mean() < 0.57
 
 
 @pytest.mark.parametrize("folds", [[0, 0, 0, 0], [0, 1, 0]])
 def test_without_two_folds_there_is_nothing_to_hold_out(folds: list[int]) -> None:
     with pytest.raises(ValueError, match="folds"):
-        out_of_fold_gaps(np.ones((4, 2)), np.ones(4), np.ones(4), folds)
+        folded(np.ones((4, 2)), np.ones(4), np.ones(4), folds).gaps()
 
 
 def test_two_folds_are_enough() -> None:
     x, y, w, _, prompts = world(400, 200)
-    assert (out_of_fold_gaps(x, y, w, prompts % 2) > 0).mean() > 0.75
+    assert (folded(x, y, w, prompts % 2).gaps() > 0).mean() > 0.75
 
 
 # -- the learning curve -------------------------------------------------------------------------------
@@ -105,7 +118,7 @@ def test_two_folds_are_enough() -> None:
 
 def curve_of(problem: Problem, *, ceiling: float | None = None, seed: int = 0):
     x, y, w, folds, prompts = problem
-    return learning_curve(x, y, w, folds, prompts.tolist(), y > 0.6, ceiling=ceiling, seed=seed)
+    return folded(x, y, w, folds).curve(prompts.tolist(), y > 0.6, ceiling=ceiling, seed=seed)
 
 
 def test_the_curve_of_a_taste_rises_and_ends_where_cross_validation_is() -> None:
@@ -114,7 +127,7 @@ def test_the_curve_of_a_taste_rises_and_ends_where_cross_validation_is() -> None
     assert tuple(point.share for point in curve.points) == SHARES
     right = [point.accuracy for point in curve.points]
     assert right[0] + 0.03 < right[-1]
-    assert right[-1] == pytest.approx((out_of_fold_gaps(*problem[:4]) > 0).mean())
+    assert right[-1] == pytest.approx((folded(*problem[:4]).gaps() > 0).mean())
     assert [point.pairs for point in curve.points] == pytest.approx([60, 120, 180, 240], abs=2)
     assert all(point.low < point.accuracy < point.high for point in curve.points)
     assert curve.gain_50 is not None
@@ -132,7 +145,7 @@ def test_more_labels_do_gain_about_what_was_projected() -> None:
         curve = curve_of((x[first], y[first], w[first], folds[first], prompts[first]), ceiling=0.9)
         assert curve.gain_50 is not None
         projected.append(curve.gain_50[0])
-        found.append((out_of_fold_gaps(x, y, w, folds) > 0).mean() - curve.points[-1].accuracy)
+        found.append((folded(x, y, w, folds).gaps() > 0).mean() - curve.points[-1].accuracy)
     assert np.mean(projected) == pytest.approx(np.mean(found), abs=0.02)
 
 
@@ -161,8 +174,8 @@ def test_with_a_high_ceiling_more_is_asked() -> None:
 def test_ties_are_learnt_from_and_not_counted() -> None:
     x, y, w, folds, prompts = world(200, 100)
     y = np.where(np.arange(200) % 4 == 0, 0.5, y)
-    curve = learning_curve(x, y, w, folds, prompts.tolist(), y > 0.6, ceiling=None, seed=0)
-    gaps = out_of_fold_gaps(x, y, w, folds)
+    curve = folded(x, y, w, folds).curve(prompts.tolist(), y > 0.6, ceiling=None, seed=0)
+    gaps = folded(x, y, w, folds).gaps()
     assert curve.points[-1].accuracy == pytest.approx((gaps[y > 0.6] > 0).mean())
     assert curve.points[-1].pairs == pytest.approx(160)
 
@@ -175,13 +188,13 @@ def test_the_same_seed_gives_the_same_curve() -> None:
 
 def test_features_that_say_nothing_are_a_coin_not_right() -> None:
     _, y, w, folds, prompts = world(60, 30)
-    curve = learning_curve(np.zeros((60, 4)), y, w, folds, prompts.tolist(), y > 0.6, ceiling=None, seed=0)
+    curve = folded(np.zeros((60, 4)), y, w, folds).curve(prompts.tolist(), y > 0.6, ceiling=None, seed=0)
     assert [point.accuracy for point in curve.points] == [0.5] * 4
 
 
 def test_with_ties_only_there_is_no_curve() -> None:
     x, _, w, folds, prompts = world(40, 20)
-    curve = learning_curve(x, np.full(40, 0.5), w, folds, prompts.tolist(), np.zeros(40, bool), ceiling=None, seed=0)
+    curve = folded(x, np.full(40, 0.5), w, folds).curve(prompts.tolist(), np.zeros(40, bool), ceiling=None, seed=0)
     assert curve.points == ()
     assert curve.gain_50 is None
 

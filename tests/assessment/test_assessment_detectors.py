@@ -11,7 +11,7 @@ from rlhf_tui.assessment import detectors
 from rlhf_tui.assessment.detectors import CATALOGUE, finding
 from rlhf_tui.assessment.records import Finding, RaterAgreement
 from rlhf_tui.assessment.report import build_report
-from rlhf_tui.preferences.intervals import Estimate, rate
+from rlhf_tui.preferences.intervals import Clusters, Estimate, rate
 
 
 def gaps(n: int, right: float, seed: int = 0, size: float = 1.0) -> list[float]:
@@ -88,6 +88,14 @@ def test_memorised_labels(make, found) -> None:
     assert "memorised" not in found(train, make.pairs(gaps(12, 0.5, seed=1)))  # too few to say
 
 
+def test_what_a_quick_head_does_on_new_prompts_is_not_held_against_the_model(make, found) -> None:
+    """Too few held-out pairs to measure the model: only the adapter itself, trained anew, can stand in for it."""
+    train, few = make.pairs(gaps(150, 0.99), start=1000), make.pairs(gaps(12, 0.5, seed=1))
+    cross = make.pairs(gaps(300, 0.7, seed=2), start=2000)
+    assert "memorised" not in found(train, few, cross, cross_by="probe")
+    assert "about 70 % (65 to 75 %) on prompts" in found(train, few, cross, cross_by="lora")["memorised"].what
+
+
 @pytest.mark.parametrize("side", ["longer", "shorter"])
 def test_a_model_that_goes_by_length_is_told_by_its_side(make, found, side: str) -> None:
     """The rater prefers that side in three of four pairs, the model picks it in nearly all."""
@@ -101,6 +109,16 @@ def test_a_model_that_goes_by_length_is_told_by_its_side(make, found, side: str)
     seen = found((), make.pairs(picks.tolist(), **lengths))
     assert seen["length"].what.startswith(f"It picks the {side} one in 95 % of 120 pairs.")
     assert seen["length"].severity == "warning"
+    quick = found((), (), make.pairs(picks.tolist(), **lengths))
+    assert quick["length"].what.startswith(f"A quick head on the base's features picks the {side} one in 95 %")
+
+
+def test_pairs_of_equal_length_are_not_counted_as_half_about_length(make, found) -> None:
+    """Of 120 pairs 40 differ in length, and of those the longer one is better in all."""
+    lengths = {"better_length": [80] * 40 + [50] * 80, "worse_length": [20] * 40 + [50] * 80}
+    train = make.pairs(gaps(120, 0.7), start=1000, **lengths)
+    seen = found(train, make.pairs(gaps(120, 0.5, seed=1), better_length=50, worse_length=50))
+    assert "The longer one was called better in 100 % of 40 pairs." in seen["length"].what
 
 
 @pytest.mark.parametrize(("known", "fires"), [(4, True), (15, False)])
@@ -177,6 +195,9 @@ def test_saturated_scores(make, found) -> None:
 def test_a_model_that_is_too_sure_is_a_note(make, found) -> None:
     assert found((), make.pairs(gaps(200, 0.75, size=6)))["too sure"].severity == "note"
     assert "too sure" not in found((), make.pairs(gaps(200, 0.5, size=6)))  # that it is a coin says more
+    quick = make.pairs(gaps(200, 0.75, size=6))
+    assert "too sure" not in found((), (), quick, cross_by="probe")  # of the trained model's gaps that says nothing
+    assert "too sure" in found((), (), quick, cross_by="lora")
 
 
 # -- the labels ---------------------------------------------------------------------------------------
@@ -187,18 +208,31 @@ def test_raters_who_contradict_each_other(found, sound) -> None:
         agreement = (RaterAgreement("anna", "ben", rate(right, n)), RaterAgreement("anna", "carl", rate(40, 40)))
         return "contradiction" in found(*sound, agreement=agreement)
 
-    assert told(11, 20)
+    assert told(8, 20)
     assert told(0, 5)
     assert not told(5, 10)
     assert not told(14, 20)
     assert not told(0, 0)
+    assert not told(11, 20)  # of careful people, who agree about two in three, one pair in five does no better
+    assert told(55, 100)
+
+
+def test_one_ranking_that_two_raters_turn_round_is_no_contradiction(found, sound) -> None:
+    """21 pairs, all of one prompt: they stand or fall together."""
+    ranking, many = Clusters(), Clusters()
+    ranking.add(3, 21)
+    for _ in range(21):
+        many.add(3 / 21, 1)
+    for clusters, fires in ((ranking, False), (many, True)):
+        agreement = (RaterAgreement("anna", "ben", clusters.rate()),)
+        assert ("contradiction" in found(*sound, agreement=agreement)) == fires
 
 
 def test_the_two_who_agree_least_are_named(found, sound) -> None:
-    agreement = (RaterAgreement("anna", "ben", rate(11, 20)), RaterAgreement("ben", "carl\x1b[31m", rate(2, 20)))
+    agreement = (RaterAgreement("anna", "ben", rate(8, 20)), RaterAgreement("ben", "carl\x1b[31m", rate(2, 20)))
     what = found(*sound, agreement=agreement)["contradiction"].what
     assert "ben and carl[31m prefer the same one in 10 % (3 to 30 %) of the 20 pairs" in what
-    assert "1 more pairs of raters do as badly" in what
+    assert what.endswith(" So do 1 more.")
 
 
 def test_a_rater_who_is_seldom_of_the_same_opinion_twice(found, sound) -> None:
@@ -237,6 +271,8 @@ def test_an_answer_that_was_finished_explains_the_choice(make, found) -> None:
     assert "ending" not in found((), make.pairs([1.0] * 120, **ended))  # it knows more
     few = {name: values[50:70] for name, values in ended.items()}
     assert "ending" not in found((), make.pairs([1.0, -1.0] * 10, **few))
+    one = found((), make.pairs(model, **ended, prompt=["one"] * 60 + [f"p{place}" for place in range(60)]))
+    assert "ending" not in one  # sixty pairs of a single prompt are one case
 
 
 def test_unfinished_candidates(make, found) -> None:

@@ -110,6 +110,17 @@ def test_ece_and_brier_by_hand(make) -> None:
     assert found.brier == pytest.approx((20 * 0.45**2 + 20 * 0.55**2 + 30 * 0.2**2 + 10 * 0.8**2) / 80)
 
 
+def test_the_interval_of_a_bin_knows_which_pairs_are_of_one_prompt(make) -> None:
+    gaps = [1.0, 1.0, -1.0] * 13 + [1.0]
+    apart = measures.calibration(make.pairs(gaps)).bins[0]
+    together = measures.calibration(make.pairs(gaps, prompt=[f"p{gap > 0}{i % 4}" for i, gap in enumerate(gaps)])).bins[
+        0
+    ]
+    assert (apart.under, apart.over) == pytest.approx(wilson(27, 40))
+    assert together.observed == apart.observed == 27 / 40
+    assert together.over - together.under > 1.5 * (apart.over - apart.under)
+
+
 @settings(deadline=None)
 @given(GAPS)
 def test_calibration_spelt_out(make, gaps: list[float]) -> None:
@@ -250,7 +261,8 @@ def test_of_one_prompt_no_difference_is_known(make) -> None:
 def test_the_widest_disagreements_come_first_one_for_each_judgement(make) -> None:
     heldout = make.pairs([-1.0, 2.0, -3.0, -2.0, -9.0], judgement=["a", "b", "c", "c", "t"], tie=[False] * 4 + [True])
     found = measures.disagreements(heldout, ())
-    assert [one.gap for one in found] == [-3.0, -1.0]
+    usual = (99 / 5) ** 0.5  # the root mean square of all five gaps
+    assert [one.gap for one in found] == pytest.approx([-3 / usual, -1 / usual])
     assert {one.kind for one in found} == {"heldout"}
     assert found[0].judgement_id == heldout[2].judgement_id
 
@@ -258,7 +270,10 @@ def test_the_widest_disagreements_come_first_one_for_each_judgement(make) -> Non
 def test_gaps_of_two_kinds_of_model_are_held_against_their_own_kind(make) -> None:
     heldout = make.pairs([-1.0, 0.1, 0.1])
     cross = make.pairs([-10.0, 50.0, -40.0], start=10)
-    assert [one.gap for one in measures.disagreements(heldout, cross)] == [-1.0, -40.0, -10.0]
+    found = measures.disagreements(heldout, cross)
+    assert [one.kind for one in found] == ["heldout", "crossvalidated", "crossvalidated"]
+    assert [one.gap for one in found] == pytest.approx([-1 / 0.34**0.5, -40 / 1400**0.5, -10 / 1400**0.5])
+    assert [one.gap for one in found] == sorted(one.gap for one in found)
 
 
 def test_there_are_at_most_twenty(make) -> None:

@@ -124,16 +124,21 @@ def test_a_damaged_report_is_said_to_be(report: Report, tmp_path, damage: str) -
             "type": data.replace(b'"measured_on": "crossvalidated"', b'"measured_on": "nonsense"'),
         }[damage]
     )
-    with pytest.raises(UserError, match="damaged"):
+    with pytest.raises(UserError, match="damaged") as told:
         load_report(tmp_path)
+    assert told.value.why
+    assert "train the reward model again" in told.value.todo
 
 
 def test_a_report_of_a_later_version_is_not_guessed_at(report: Report, tmp_path) -> None:
     save_report(report, tmp_path)
     path = tmp_path / "report.json"
-    path.write_bytes(path.read_bytes().replace(b'"v": 1', b'"v": 2'))
-    with pytest.raises(UserError, match="version 2"):
-        load_report(tmp_path)
+    for later in (path.read_bytes().replace(b'"v": 1', b'"v": 2'), b'{"v": 2, "all": "is called otherwise"}'):
+        path.write_bytes(later)
+        with pytest.raises(UserError, match="version 2") as told:
+            load_report(tmp_path)
+        assert told.value.why
+        assert "report.md" in told.value.todo
 
 
 def test_what_cannot_be_written_leaves_what_was_there(report: Report, tmp_path) -> None:
@@ -147,8 +152,10 @@ def test_what_cannot_be_written_leaves_what_was_there(report: Report, tmp_path) 
 
 def test_what_cannot_be_read_is_an_error_of_the_user(tmp_path) -> None:
     (tmp_path / "report.json").mkdir()
-    with pytest.raises(UserError, match="cannot be read"):
+    with pytest.raises(UserError, match="cannot be read") as told:
         load_report(tmp_path)
+    assert told.value.why
+    assert told.value.todo.startswith("Check the rights of the file")
 
 
 def test_reading_and_showing_a_report_needs_no_numpy(report: Report, tmp_path) -> None:

@@ -12,7 +12,9 @@ from rlhf_tui.assessment.grounds import measured_on
 from rlhf_tui.assessment.measures import accuracy
 from rlhf_tui.assessment.records import Curve, CurvePoint, RaterAgreement, Report
 from rlhf_tui.assessment.report import build_report
+from rlhf_tui.assessment.thresholds import READY_WAY
 from rlhf_tui.assessment.verdict import THRESHOLDS
+from rlhf_tui.preferences.consistency import reliability
 from rlhf_tui.preferences.intervals import Estimate, rate
 
 
@@ -253,6 +255,14 @@ def test_where_hardly_a_held_out_prompt_is_judged_those_are_asked_for(make, judg
     assert "All of them should be of held-out prompts" in found.todo
 
 
+def test_where_all_are_of_a_few_prompts_others_are_asked_for(make, report) -> None:
+    """90 pairs, 30 of a prompt: that held-out prompts are too few would be no reason, they are 90 pairs."""
+    lumps = make.pairs([1.0] * 60 + [-1.0] * 30, prompt=[f"p{place // 30}" for place in range(90)])
+    found = report((), (), lumps).verdict
+    assert (found.level, found.more_labels) == ("not_yet", 30)
+    assert "Each should be of another prompt" in found.todo
+
+
 def test_what_it_takes_to_rule_out_luck(make, judged) -> None:
     """58 % of 200: the 99.9 % interval is above one half from 3.29² / 4 / 0.08² = 423 pairs on."""
     found = judged(0.58, 200, labels=make.labels(0, 200))
@@ -290,6 +300,18 @@ def test_a_slow_curve_is_told_as_slow(make, judged) -> None:
     found = judged(0.62, 400, labels=make.labels(400, 400), curve=curve(4000))
     assert found.more_labels is None
     assert "50 more labels are expected to add +1.0 points (+0.2 to +2.0)" in found.todo
+
+
+def test_without_a_curve_nobody_knows_that_labels_do_not_help(make, judged) -> None:
+    assert "Nothing shows that more labels alone would lift it." in judged(0.5, 120, labels=make.labels(400, 120)).todo
+
+
+def test_the_way_to_the_ceiling_is_as_far_as_a_second_careful_person_gets() -> None:
+    """66 % agreement is two people who are each right about 78 %, and is 57 % of the way from a coin to that."""
+    right = reliability(0.66)
+    assert right == pytest.approx(0.78, abs=0.005)
+    assert (0.66 - 0.5) / (right - 0.5) == pytest.approx(0.57, abs=0.005)
+    assert pytest.approx(0.57, abs=0.05) == READY_WAY
 
 
 def test_every_threshold_has_a_value_and_a_reason() -> None:

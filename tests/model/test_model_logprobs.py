@@ -93,7 +93,7 @@ def test_logits_never_exist_for_more_positions_than_the_chunk(monkeypatch: pytes
     hidden, targets, head = case(10, 5)
     logprobs, _ = token_logprobs(hidden.requires_grad_(), targets, head, temperature=1.0, chunk=4)
     logprobs.sum().backward()
-    assert seen == [4, 4, 2, 4, 4, 2]
+    assert seen == [4, 4, 2]  # once: the backward pass does not need them again
 
 
 def test_large_logits_stay_finite() -> None:

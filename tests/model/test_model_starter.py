@@ -8,7 +8,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import torch
 
 from rlhf_tui.errors import UserError
 from rlhf_tui.model import starter
@@ -125,8 +124,8 @@ def test_the_starter_answers_and_ends(starter_folder: Path) -> None:
         [prompt],
         Sampling(max_new_tokens=48, temperature=1e-4),
         end_ids=base.chat.end_ids,
-        batch_size=1,
-        generator=torch.Generator().manual_seed(0),
+        rows=1,
+        seed=0,
     )
     assert "Paris" in base.chat.text(completion.ids)
     assert completion.ended

@@ -442,9 +442,13 @@ def test_a_missing_or_a_newer_file_is_told(fill: Filled, sit: Sit, tmp_path: Pat
     judge_all(store, sit)
     snapshot.write(take(store), path)
     first, *rest = path.read_text().splitlines()
-    path.write_text("\n".join([json.dumps(json.loads(first) | {"v": snapshot.VERSION + 1}), *rest]))
-    with pytest.raises(UserError, match="newer"):
-        snapshot.read(path)
+    newer = {"v": snapshot.VERSION + 1}
+    for header in (json.loads(first) | newer, newer | {"all": "is called otherwise"}):
+        path.write_text("\n".join([json.dumps(header), *rest]))
+        with pytest.raises(UserError, match="newer") as caught:
+            snapshot.read(path)
+        assert caught.value.why
+        assert "Update rlhf-tui" in caught.value.todo
 
 
 def test_a_snapshot_that_cannot_be_written_leaves_nothing(fill: Filled, sit: Sit, tmp_path: Path) -> None:

@@ -375,6 +375,67 @@ def test_policy_clip_by_hand(ratio: float, advantage: float, loss: float, learns
 
 
 @pytest.mark.parametrize(
+    ("ratio", "advantage", "loss", "learns"),
+    [
+        (1.25, 2.0, -2.5, True),  # between the two limits: still pushed
+        (1.5, 2.0, -2.56, False),  # beyond the upper one
+        (0.5, -2.0, 1.6, False),  # the lower one is where it was
+        (2.5, -2.0, 5.0, True),
+        (7.0, -2.0, 6.0, False),  # bad and seven times likelier: it costs no more than three times
+        (7.0, 2.0, -2.56, False),  # the dual limit is for negative advantages only
+    ],
+)
+def test_clip_higher_and_dual_clip_by_hand(ratio: float, advantage: float, loss: float, learns: bool) -> None:
+    new = torch.tensor([math.log(ratio) - 1.0], requires_grad=True)
+    old, gain = torch.tensor([-1.0]), torch.tensor([advantage])
+    found = objectives.policy_loss(new, old, gain, clip=0.2, clip_above=0.28, dual_clip=3.0)
+    torch.autograd.backward(found.sum())
+    assert new.grad is not None
+    assert found.item() == pytest.approx(loss, abs=1e-5)
+    assert (new.grad.item() != 0) == learns
+    cut = objectives.clipped(new.detach(), old, gain, clip=0.2, clip_above=0.28, dual_clip=3.0)
+    assert cut.item() == float(not learns)
+
+
+@quick
+@given(numbers, numbers, numbers, st.floats(0.05, 0.5), st.floats(0.05, 0.9), st.floats(1.5, 5))
+def test_the_limits_against_a_second_implementation(
+    new: float, old: float, gain: float, below: float, above: float, dual: float
+) -> None:
+    ratio = math.exp(new - old)
+    loss = max(-gain * ratio, -gain * min(max(ratio, 1 - below), 1 + above))
+    if gain < 0:
+        loss = min(loss, -gain * dual)
+    found = objectives.policy_loss(
+        torch.tensor(new), torch.tensor(old), torch.tensor(gain), clip=below, clip_above=above, dual_clip=dual
+    )
+    assert found.item() == pytest.approx(loss, rel=1e-4, abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("gap", "advantage", "loss", "gradient"),
+    [
+        (19.0, -1.0, math.exp(19), math.exp(19)),  # inside the limit: the formula as it is
+        (25.0, -1.0, math.exp(20), 0.0),  # beyond it the value is held and nothing is learnt
+        (500.0, -1.0, math.exp(20), 0.0),
+        (25.0, 1.0, -1.2, 0.0),  # the policy's own clip comes first
+        (-19.0, 1.0, -math.exp(-19), -math.exp(-19)),
+        (-25.0, 1.0, -math.exp(-20), 0.0),
+        (-math.inf, 1.0, -math.exp(-20), 0.0),  # a token that has become impossible
+    ],
+)
+def test_the_limit_of_the_log_ratio_in_value_and_gradient(
+    gap: float, advantage: float, loss: float, gradient: float
+) -> None:
+    new = torch.tensor([gap - 1.0], requires_grad=True)
+    found = objectives.policy_loss(new, torch.tensor([-1.0]), torch.tensor([advantage]), clip=0.2)
+    torch.autograd.backward(found.sum())
+    assert new.grad is not None
+    assert found.item() == pytest.approx(loss, rel=1e-5)
+    assert new.grad.item() == pytest.approx(gradient, rel=1e-5)
+
+
+@pytest.mark.parametrize(
     ("value", "old", "target", "loss", "learns"),
     [
         (1.1, 1.0, 2.0, 0.5 * 0.81, True),  # moved less than the clip

@@ -19,6 +19,7 @@ from rlhf_tui.training.backoff import MicroBatching
 from rlhf_tui.training.batching import Batch, Pooling, Tokens, pad
 from rlhf_tui.training.features import score_tokens
 from rlhf_tui.training.ppo import LEARNING, Ppo, TrainPrompt
+from rlhf_tui.training.ppo_metrics import Tally, describe, repeated
 from rlhf_tui.training.rollout import (
     Rollout,
     Scoring,
@@ -83,9 +84,9 @@ def ratios(monkeypatch: pytest.MonkeyPatch) -> list[Tensor]:
     seen: list[Tensor] = []
     real = objectives.policy_loss
 
-    def recording(logprobs: Tensor, old_logprobs: Tensor, advantages: Tensor, *, clip: float) -> Tensor:
+    def recording(logprobs: Tensor, old_logprobs: Tensor, advantages: Tensor, **limits: float) -> Tensor:
         seen.append(objectives.policy_ratio(logprobs, old_logprobs).detach())
-        return real(logprobs, old_logprobs, advantages, clip=clip)
+        return real(logprobs, old_logprobs, advantages, **limits)
 
     monkeypatch.setattr(objectives, "policy_loss", recording)
     return seen
@@ -214,11 +215,53 @@ def test_scores_are_normalised_clipped_and_less_for_a_missing_end() -> None:
     assert found.tolist() == pytest.approx([0.0, 1.0, 2.0, -2.0, 1.25])
 
 
+def test_saturation_is_the_share_of_scores_at_the_limit(fresh_roles: FreshRoles, draw_tokens: Draw) -> None:
+    """Of the reward model's own scores: the penalty for a missing end is not counted."""
+    roles, sequences = fresh_roles(), draw_tokens(5)
+    raw = [0.3, 0.3 + 0.7 * 2, 9.0, -9.0, 0.3 + 0.7 * 1.9]
+    settings = small(score_clip=2.0, missing_eos_penalty=1.0)
+    result = evaluate_rollout(
+        roles, sequences, [False] * 5, settings, SCORING, kl_coefficient=0.1, judge=lambda sequences: raw
+    )
+    assert result.rows(lambda e: e.scores).tolist() == pytest.approx([-1.0, 1.0, 1.0, -3.0, 0.9], abs=1e-5)
+    assert result.rows(lambda e: e.saturated).tolist() == [0, 1, 1, 1, 0]
+    assert describe(result, 0.1, settings)["saturation"] == pytest.approx(0.6)
+
+
+def test_repetition_is_the_share_of_runs_that_were_there_before() -> None:
+    assert repeated((1, 2, 3)) == 0.0
+    assert repeated((1, 2, 3, 4, 5)) == 0.0
+    assert repeated((7,) * 8) == pytest.approx(4 / 5)  # five runs, all the same
+    assert repeated((1, 2, 3, 4, 1, 2, 3, 4)) == pytest.approx(1 / 5)
+
+
+def test_token_rewards_can_be_scaled_over_the_whole_rollout(fresh_roles: FreshRoles, draw_tokens: Draw) -> None:
+    """ppo.reward_scaling: (r - mean) / deviation + mean over all tokens; returns show it with γ = λ = 1."""
+    roles, sequences = fresh_roles(), draw_tokens(7)
+    with torch.no_grad():
+        for parameter in roles.parameters("policy"):
+            parameter.add_(0.05)
+        for parameter in roles.head("value").parameters():
+            parameter.zero_()
+    found = {}
+    for scaling in ("off", "rollout"):
+        settings = small(gamma=1.0, gae_lambda=1.0, reward_scaling=scaling)
+        result = evaluate_rollout(roles, sequences, [True] * 7, settings, SCORING, kl_coefficient=0.3)
+        rewards = []
+        for one in result.experiences:
+            ahead = torch.cat([one.returns, torch.zeros(len(one.returns), 1)], dim=1)
+            rewards.append((ahead[:, :-1] - ahead[:, 1:])[one.mask])
+        found[scaling] = torch.cat(rewards)
+    plain, scaled = found["off"].double(), found["rollout"].double()
+    wanted = (plain - plain.mean()) / plain.std(unbiased=False) + plain.mean()
+    assert abs(float(plain.std(unbiased=False)) - 1) > 0.1
+    torch.testing.assert_close(scaled, wanted, atol=1e-4, rtol=1e-4)
+
+
 def test_sampled_ids_are_kept_as_they_are(fresh_roles: FreshRoles, prompts: Prompts) -> None:
     """Never decoded and encoded again; an end of turn only at the end, and only where the row says so."""
-    roles, asked = fresh_roles(), prompts(12)
-    generator = torch.Generator().manual_seed(3)
-    sequences, ended = rollout.sample_rollout(roles, [one.ids for one in asked], SMALL, generator=generator)
+    roles, asked = fresh_roles(), prompts(24)
+    sequences, ended = rollout.sample_rollout(roles, [one.ids for one in asked], SMALL, seed=3)
     assert [one.prompt for one in sequences] == [one.ids for one in asked]
     assert 0 < sum(ended) < len(ended)
     ends = set(roles.base.chat.end_ids)
@@ -233,12 +276,7 @@ def test_what_samples_is_what_is_scored(temperature: float, fresh_roles: FreshRo
     """Over many samples the mean of -log p is the entropy; with top-p or another temperature it is not."""
     roles, asked = fresh_roles(layers=2), prompts(8) * 64
     settings = small(temperature=temperature, max_new_tokens=4, micro_batch_tokens=4096)
-    sequences, ended = rollout.sample_rollout(
-        roles,
-        [one.ids for one in asked],
-        settings,
-        generator=torch.Generator().manual_seed(3),
-    )
+    sequences, ended = rollout.sample_rollout(roles, [one.ids for one in asked], settings, seed=7)
     result = evaluate_rollout(roles, sequences, ended, settings, SCORING, kl_coefficient=0.0)
     surprise = torch.cat([(-one.logprobs - one.entropies)[one.mask] for one in result.experiences])
     assert len(surprise) > 1000
@@ -291,7 +329,8 @@ def test_an_update_reports_finite_numbers_under_the_names_of_the_charts(
         assert all(math.isfinite(value) for value in values.values())
         names = (
             "score score_raw kl kl_k3 kl_coefficient objective length eos_rate entropy approx_kl clip_fraction "
-            "ratio_mean ratio_max policy_loss value_loss explained_variance policy_grad_norm value_grad_norm "
+            "ratio_mean ratio_min ratio_max repetition saturation tokens first_deviation policy_loss value_loss "
+            "explained_variance policy_grad_norm value_grad_norm length_max score_std "
             "policy_lr value_lr tokens_per_second seconds_sampling seconds_scoring seconds_update"
         )
         assert set(names.split()) <= set(values)
@@ -299,6 +338,9 @@ def test_an_update_reports_finite_numbers_under_the_names_of_the_charts(
         assert 0 <= values["clip_fraction"] <= 1
         assert 0 < values["eos_rate"] < 1
         assert 1 <= values["length"] <= values["length_max"] <= 10
+        assert values["tokens"] == pytest.approx(16 * values["length"])
+        assert 0 < values["ratio_min"] <= values["ratio_mean"] <= values["ratio_max"]
+        assert 0 <= values["repetition"] < 1
         assert values["objective"] == pytest.approx(values["score"] - 0.05 * values["kl"], abs=1e-5)
     samples = [event for event in events if isinstance(event, Sample)]
     assert [event.step for event in samples] == [1, 1, 2, 2]
@@ -341,8 +383,7 @@ def test_short_and_long_completions_count_by_their_tokens(fresh_roles: FreshRole
                 p.grad.flatten().clone() for p in held.parameters("policy") if p.grad is not None
             )
         )
-        tally = ppo._Tally()
-        current._policy_step(result.experiences, tally)
+        current._policy_step(result.experiences, Tally(SMALL))
         gradients.append(torch.cat(taken))
         assert (len(result.experiences) > 4) == (most == 64)
     assert gradients[0].abs().max() > 1e-3
@@ -383,6 +424,55 @@ def test_learning_rates_rise_and_fall(fresh_roles: FreshRoles, prompts: Prompts)
     found = [current.update() for _ in range(4)]
     assert [values["policy_lr"] for values in found] == pytest.approx([0.5e-3, 1e-3, 2e-3 / 3, 1e-3 / 3])
     assert [values["value_lr"] for values in found] == pytest.approx([1e-3, 2e-3, 4e-3 / 3, 2e-3 / 3])
+
+
+def test_while_the_value_warms_up_the_policy_waits_and_then_rises(fresh_roles: FreshRoles, prompts: Prompts) -> None:
+    """A value that starts from the base has three updates to itself; the policy's warm-up begins after them."""
+    settings = small(updates=6, warmup_updates=1, epochs=1, value_start="base", minibatches=1)
+    roles = fresh_roles()
+    start = weights(roles, "policy")
+    current = learner(roles, prompts(6), settings)
+    assert current.critic_warmup == 3
+    rates = []
+    for number in range(5):
+        values = current.update()
+        rates.append(values["policy_lr"])
+        assert torch.equal(weights(roles, "policy"), start) == (number < 3)
+        assert ("policy_loss" in values) == (number >= 3)
+        assert values["value_lr"] > 0
+    assert rates == pytest.approx([0.0, 0.0, 0.0, 0.5e-3, 1e-3])
+
+
+def test_the_limits_of_the_ratio_are_those_of_the_settings(
+    fresh_roles: FreshRoles, prompts: Prompts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[dict[str, float]] = []
+    real = objectives.policy_loss
+
+    def recording(*tensors: Tensor, **limits: float) -> Tensor:
+        seen.append(limits)
+        return real(*tensors, **limits)
+
+    monkeypatch.setattr(objectives, "policy_loss", recording)
+    learner(fresh_roles(), prompts(6), small(clip=0.15, clip_above=0.28, dual_clip=3.0)).update()
+    assert all(limits == {"clip": 0.15, "clip_above": 0.28, "dual_clip": 3.0} for limits in seen)
+    assert seen
+
+
+def test_exploring_draws_and_scores_as_an_update_does_and_learns_nothing(
+    fresh_roles: FreshRoles, prompts: Prompts
+) -> None:
+    roles = fresh_roles()
+    current, asked = learner(roles, prompts(6), SMALL), [one.ids for one in prompts(6)]
+    before = {role: roles.fingerprint(role) for role in roles.names}
+    once, again, other = current.explore(asked, 5), current.explore(asked, 5), current.explore(asked, 6)
+    assert once.sequences == again.sequences != other.sequences
+    assert torch.equal(once.rows(lambda e: e.scores), again.rows(lambda e: e.scores))
+    ended = [bool(flag) for flag in once.rows(lambda e: e.ended)]
+    plain = evaluate_rollout(roles, once.sequences, ended, SMALL, SCORING, kl_coefficient=0.0)
+    assert torch.equal(once.rows(lambda e: e.scores), plain.rows(lambda e: e.scores))
+    assert {role: roles.fingerprint(role) for role in roles.names} == before
+    assert current.done == 0
 
 
 # -- prompts --------------------------------------------------------------------------------------

@@ -13,6 +13,7 @@ from textual.content import Content
 from rlhf_tui.app import keys, words
 from rlhf_tui.app.appraisal import LEVELS as LEVELS_OF_REWARD
 from rlhf_tui.app.overview import Overview, Watched
+from rlhf_tui.app.screens.ppo_heldout import HeldOutDialog
 from rlhf_tui.app.screens.reward import heldout_result
 from rlhf_tui.app.screens.stage import STATES, StageScreen, progress_body, state_line
 from rlhf_tui.app.widgets.chart import Chart
@@ -24,12 +25,16 @@ LEVELS = {"note": ("·", "quiet"), "warning": ("⚠", "warn"), "stop": ("✗", "
 
 #: What the numbers panel of the large layout lists: metric and its words.
 NUMBERS = (
+    ("heldout_score", "held-out score"),
+    ("gold_score", "second model"),
+    ("heldout_kl", "held-out KL"),
     ("clip_fraction", "clip fraction"),
     ("approx_kl", "KL within update"),
     ("ratio_max", "ratio max"),
     ("kl_coefficient", "KL coefficient"),
     ("objective", "objective"),
     ("eos_rate", "EOS rate"),
+    ("repetition", "repetition"),
     ("policy_grad_norm", "gradient, policy"),
     ("value_grad_norm", "gradient, value"),
     ("policy_lr", "learning rate"),
@@ -105,7 +110,9 @@ class PpoScreen(StageScreen):
         glyph, word, _ = STATES[run.status]
         title = f"{glyph} {word}, update {state.step}" if state.step else f"{glyph} {word}"
         numbers.show(
-            lambda width, _: lines(number_line(run), alert_line(run, width) or state_line(run, time.time())),
+            lambda width, _: lines(
+                number_line(run), kept_line(run) or alert_line(run, width) or state_line(run, time.time())
+            ),
             title=title,
         )
         progress.show(progress_body(run))
@@ -121,6 +128,11 @@ class PpoScreen(StageScreen):
         """Show an older (-1) or a newer (+1) sample."""
         self._back = max(self._back - by, 0)
         self.renew()
+
+    def action_held_out(self) -> None:
+        """How it fares on held-out prompts."""
+        if self.run_shown is not None:
+            self.rlhf.push_screen(HeldOutDialog(self.run_shown.state))
 
     def action_why(self) -> None:
         """The newest alert in full."""
@@ -139,27 +151,33 @@ class PpoScreen(StageScreen):
 def plan_rows(settings: Settings) -> list[Row]:
     """What a run would do."""
     ppo = settings.ppo
+    looks = f"{ppo.evaluate_prompts} prompts, every {ppo.evaluate_every}" if ppo.evaluate_every else "never"
     return [
-        Row("updates", str(ppo.updates)),
+        Row("updates", f"{ppo.updates}, saved every {ppo.save_every}"),
         Row("rollout", f"{ppo.rollout_size} completions"),
         Row("learning", f"{ppo.epochs} x {ppo.minibatches} steps a rollout"),
         Row("longest", f"{ppo.max_new_tokens} tokens, temp. {ppo.temperature:g}"),
         Row("learning rate", f"{ppo.policy_learning_rate:g}, value {ppo.value_learning_rate:g}"),
-        Row("saves", f"every {ppo.save_every} updates"),
+        Row("held-out", looks),
     ]
 
 
+#: What is done about a serious alert (guard.action).
+ACTIONS = {"stop": "stops, keeps the best", "rollback": "back to the best", "warn": "only warns"}
+
+
 def leash_rows(settings: Settings) -> list[Row]:
-    """What keeps the policy near its reference."""
+    """What keeps the policy near its reference, and what is kept of it."""
     ppo, guard = settings.ppo, settings.guard
     steering = f"for {ppo.kl_target:g} nats" if ppo.kl_target else "fixed"
+    best = ppo.keep == "best" and ppo.evaluate_every > 0
     return [
         Row("KL coefficient", f"{ppo.kl_coefficient:g}, {steering}"),
         Row("clip", f"±{ppo.clip:g}, value ±{ppo.value_clip:g}"),
         Row("skips above", f"{1.5 * ppo.target_kl:g} KL in an update" if ppo.target_kl else "never"),
-        Row("stops above", f"{guard.max_kl:g} nats in all"),
-        Row("no EOS", f"{ppo.missing_eos_penalty:g} off the score"),
-        Row("score clip", f"±{ppo.score_clip:g}"),
+        Row("score", f"±{ppo.score_clip:g}, no EOS: -{ppo.missing_eos_penalty:g}"),
+        Row(f"past {guard.max_kl:g} nats", ACTIONS[guard.action]),
+        Row("keeps", f"best within {guard.kl_budget:g} nats" if best else "the last policy"),
     ]
 
 
@@ -208,7 +226,7 @@ def number_line(run: Watched) -> Content:
     short = (
         ("clip_fraction", "clip"),
         ("explained_variance", "expl.var"),
-        ("policy_loss", "policy"),
+        ("heldout_score", "held-out"),
         ("value_loss", "value"),
         ("eos_rate", "eos"),
         ("tokens_per_second", "tok/s"),
@@ -242,12 +260,26 @@ def alert_line(run: Watched, width: int) -> Content | None:
     return None
 
 
+def kept_line(run: Watched) -> Content | None:
+    """Which policy a finished run has kept; None before its end, and for runs of older versions."""
+    result = run.state.done.result if run.state.done else {}
+    kept = result.get("kept")
+    if not isinstance(kept, int):
+        return None
+    if kept == 0:
+        return tinted("✗ Nothing beat the start: the policy that was kept is the base.", "warn")
+    which = "the last" if kept == result.get("updates") else "the best"
+    return tinted(f"✓ Kept: update {kept}, {which}.", "good")
+
+
 def sample_title(run: Watched, back: int) -> str:
     """Which sample is shown."""
     samples = run.state.samples
     if not samples:
         return "Sample"
-    return f"Sample, update {samples[-1 - back].step}" + (f"  ({back} back)" if back else "")
+    shown = samples[-1 - back]
+    which = "Held-out sample" if shown.source == "heldout" else "Sample"
+    return f"{which}, update {shown.step}" + (f"  ({back} back)" if back else "")
 
 
 def sample_text(run: Watched, back: int, width: int, height: int) -> Content:

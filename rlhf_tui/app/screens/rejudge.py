@@ -104,6 +104,6 @@ def rater_to_ask(store: Store, judgement_id: int) -> Rater:
         raise UserError(
             f"This is a judgement of {clean(rater.handle)}, a {rater.kind}.",
             why="Nobody else can answer in its name: whose taste the reward model learns must stay known.",
-            todo="Judge the pair as yourself: press 2, then l. Or train on people only: reward.raters.",
+            todo="Judge the pair as yourself, on the Label stage. Or train on people only: reward.raters.",
         )
     return rater

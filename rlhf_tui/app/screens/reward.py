@@ -16,7 +16,7 @@ from textual.message import Message
 from textual.widgets import Static
 
 from rlhf_tui.app import keys, words
-from rlhf_tui.app.appraisal import Appraisal, with_handles
+from rlhf_tui.app.appraisal import LEVELS, Appraisal, with_handles
 from rlhf_tui.app.overview import Overview, Watched
 from rlhf_tui.app.screens import reward_panels
 from rlhf_tui.app.screens.reward_pictures import CALIBRATION, CURVE, captioned
@@ -25,6 +25,7 @@ from rlhf_tui.app.screens.stage import StageScreen, progress_body
 from rlhf_tui.app.widgets.chart import Chart
 from rlhf_tui.app.widgets.panel import Body, Panel, Row, lines, rows, tinted
 from rlhf_tui.assessment.records import Report
+from rlhf_tui.assessment.report_sections import measured_whose
 from rlhf_tui.errors import UserError
 from rlhf_tui.preferences.display import clean
 from rlhf_tui.preferences.store import Store
@@ -154,6 +155,7 @@ class RewardScreen(StageScreen):
             self.query_one(f"#report #{name}", Panel).show(body)
         self.query_one("#report #verdict", Panel).border_subtitle = Content(clean(report.run))
         self.query_one("#accuracy", Panel).border_subtitle = Content(reward_panels.INTERVALS)
+        self.query_one("#slices", Panel).border_subtitle = Content(measured_whose(report))
         asides = []
         if self._stale(report, view):
             asides.append(tinted(f"⚠ The labels have changed since: {key('reward.start')} trains again.", "warn"))
@@ -224,7 +226,7 @@ class RewardScreen(StageScreen):
         """Whether the labels are others now. A thread makes their hash, only after they have been written to."""
         if view.labels_seen != self._hashed:
             self._hashed = view.labels_seen
-            self.run_worker(self._hash, thread=True, exclusive=True, group="labels", exit_on_error=False)
+            self.run_worker(self._hash, thread=True, exclusive=True, group="labels")
         return self._labels not in ("", report.labels.hash)
 
     def _hash(self) -> None:
@@ -269,7 +271,7 @@ def heldout_note(metric: str, run: Watched) -> str:
 
 
 def heldout(run: Watched | None) -> Content:
-    """Accuracy on held-out pairs with its interval, beside the two baselines, and what it means in words."""
+    """Accuracy on held-out pairs with its interval, beside the two rules of length, and the verdict of the run."""
     result = heldout_result(run)
     if not result:
         latest = run.state.latest if run else {}
@@ -286,20 +288,17 @@ def heldout(run: Watched | None) -> Content:
                 Row("'longer'", words.percent(longer), "always the longer"),
             ]
         ),
-        verdict(low, high, shorter, longer),
+        verdict(run),
     )
 
 
-def verdict(low: float, high: float, shorter: float, longer: float) -> Content:
-    """Accuracy against chance and against the better of the two length rules, in words."""
-    if not low > 0.5:
-        return tinted("⚠ Not clearly better than a coin", "warn")
-    rule, share = ("shorter", shorter) if shorter >= longer else ("longer", longer)
-    if low > share:
-        return tinted("✓ Beats a coin and both length rules", "good")
-    if high < share:
-        return tinted(f"⚠ Worse than always the {rule} one", "warn")
-    return tinted(f"⚠ Beats a coin, not clearly '{rule}'", "warn")
+def verdict(run: Watched | None) -> Content:
+    """The headline of the report: that it is better than a coin is said by nothing less strict."""
+    said = run.state.done.result if run and run.state.done else {}
+    if said.get("verdict") not in LEVELS or not isinstance(said.get("headline"), str):
+        return Content("")
+    mark, tone = LEVELS[said["verdict"]]
+    return tinted(f"{mark} {clean(said['headline'])}", tone)
 
 
 def setup_rows(view: Overview, settings: Settings) -> list[Row]:

@@ -15,6 +15,7 @@ from rlhf_tui.app import forest, words
 from rlhf_tui.app.appraisal import LEVELS, SEVERITIES
 from rlhf_tui.app.forest import Bar
 from rlhf_tui.app.widgets.panel import Row, lines, rows, tinted
+from rlhf_tui.assessment.figures import signed
 from rlhf_tui.assessment.records import Baseline, Disagreement, Finding, Interval, Report, Slice
 from rlhf_tui.preferences.display import clean
 from rlhf_tui.preferences.intervals import Estimate, Rate
@@ -139,7 +140,7 @@ def _baseline(rule: Baseline) -> Measured:
 
 
 def _points(difference: Interval) -> str:
-    middle, low, high = (f"{100 * value:+.0f}" for value in difference)
+    middle, low, high = (signed(100 * value) for value in difference)
     return f"{middle} ({low} to {high})"
 
 
@@ -219,10 +220,10 @@ def _slice(one: Slice) -> Measured:
 
 
 def disagreement(one: Disagreement, names: int, width: int, *, done: str = "") -> Content:
-    """A disagreement in one line: the gap, the rater in `names` columns, the prompt, and `done` if it is settled."""
+    """A disagreement in one line: its gap in usual ones, the rater in `names` columns, the prompt, and `done`."""
     rater = words.one_line(clean(one.rater), names)
     tone, mark = ("quiet", f"  {done}") if done else ("", "")
-    begin = f"{one.gap:>5.1f}  {rater:<{names}}  {words.one_line(clean(one.prompt_text), width)}"
+    begin = f"{-one.gap:>4.1f}x  {rater:<{names}}  {words.one_line(clean(one.prompt_text), width)}"
     line = tinted(begin, tone).truncate(max(width - len(mark), 8), ellipsis=True)
     room = max(width - len(mark) - line.cell_length, 0) if done else 0
     return Content.assemble(line, " " * room, tinted(mark, "good"))
@@ -265,17 +266,19 @@ def best_of(report: Report, width: int, height: int, key: str) -> Content:
 def facts(report: Report) -> Content:
     """What it learnt from, how training went, the unit of its scores, and whose taste it is."""
     labels, training, units, ensemble = report.labels, report.training, report.normalisation, report.ensemble
-    kept = f"kept epoch {training.kept_epoch}" if training.stopped_early else words.plural(training.steps, "step")
+    chosen = training.kept_epoch != training.epochs
+    kept = f"kept epoch {training.kept_epoch}" if chosen else words.plural(training.steps, "step")
     found = [
-        Row("learnt from", words.plural(labels.train_pairs, "pair"), words.plural(labels.prompts, "prompt")),
+        Row("judged", words.plural(labels.comparisons, "pair"), words.plural(labels.prompts, "prompt")),
+        Row("learnt from", words.plural(labels.train_pairs, "pair"), f"ties: {labels.ties}"),
         Row("held out", words.plural(labels.heldout_pairs, "pair"), words.plural(labels.heldout_ties, "tie")),
         Row("trained", words.plural(training.epochs, "epoch"), kept),
         Row("scores", f"{units.mean:+.2f} ± {units.deviation:.2f}", f"{units.n} {_SCORED[units.of]}"),
         _coefficient("score and length", report.length_correlation),
     ]
     if ensemble is not None:
-        each = ", ".join(f"{100 * one:.0f}" for one in ensemble.accuracies)
-        found.append(Row("other seeds", f"{each} %", f"spread {words.number(ensemble.mean_spread)}"))
+        each = ", ".join(f"{100 * one:.0f}" for one in ensemble.accuracies) or "-"
+        found.append(Row("ensemble", f"{each} %", f"spread {words.number(ensemble.mean_spread)}"))
     who = ", ".join(clean(name) for name in labels.raters) or "nobody"
     return lines(rows(found), "", "The behaviour you see is shaped by", f"whoever did the rating: {who}.")
 

@@ -14,7 +14,6 @@ from rlhf_tui.app.scatter import POINT, WHISKER, Frame, Point
 from rlhf_tui.app.screens.reward_panels import wrapped
 from rlhf_tui.app.widgets.panel import lines, tinted
 from rlhf_tui.assessment.records import Report
-from rlhf_tui.preferences.intervals import wilson
 
 GUTTER = 6
 _TONES = {LINE: "quiet", WHISKER: "quiet", POINT: "accent"}
@@ -28,7 +27,7 @@ def calibration(report: Report, width: int, height: int) -> Content:
     found = report.calibration
     if found is None or not found.bins:
         return tinted("It could not be measured.", "quiet")
-    points = [Point(one.predicted, one.observed, *wilson(one.observed * one.n, one.n)) for one in found.bins if one.n]
+    points = [Point(one.predicted, one.observed, one.under, one.over) for one in found.bins]
     bottom = min(_floor(min(point.low for point in points)), 0.5)
     frame = Frame(0.5, 1.0, bottom, 1.0)
     return _picture(points, [(0.5, 0.5), (1.0, 1.0)], frame, width, height, ("50 %", "how sure it is", "100 %"))
@@ -41,7 +40,8 @@ def curve(report: Report, width: int, height: int) -> Content:
         return tinted("It could not be measured.", "quiet")
     points = [Point(one.pairs, one.accuracy, one.low, one.high) for one in found.points]
     most = max(point.x for point in points)
-    bottom, top = _floor(min(point.low for point in points)), _ceiling(max(point.high for point in points))
+    top = max(_ceiling(max(point.high for point in points)), 0.1)
+    bottom = min(_floor(min(point.low for point in points)), top - 0.1)
     line = [(point.x, point.y) for point in points]
     return _picture(points, line, Frame(0, most, bottom, top), width, height, ("0", "pairs learnt from", f"{most:.0f}"))
 

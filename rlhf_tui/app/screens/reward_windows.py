@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Callable, Sequence
 from typing import ClassVar
 
@@ -108,7 +109,7 @@ class DisagreementsDialog(ModalScreen[None]):
     def compose(self) -> ComposeResult:
         """The list, and below it the texts of the one under the cursor."""
         with Vertical(classes="dialog tall") as box:
-            box.border_title = Content("Largest disagreements")
+            box.border_title = Content("Largest disagreements: times the model's usual gap")
             box.border_subtitle = Content("⏎ judge again · ↑↓ choose · PgDn read on · esc close")
             yield OptionList(id="listed", markup=False)
             yield TextPane("Prompt", id="disputed")
@@ -128,7 +129,7 @@ class DisagreementsDialog(ModalScreen[None]):
 
     def on_screen_resume(self) -> None:
         """Something may have been judged again."""
-        self.run_worker(self._count, thread=True, exclusive=True, group="counting", exit_on_error=False)
+        self.run_worker(self._count, thread=True, exclusive=True, group="counting")
 
     def on_option_list_option_highlighted(self, event: OptionList.OptionHighlighted) -> None:
         """Show its texts."""
@@ -137,7 +138,7 @@ class DisagreementsDialog(ModalScreen[None]):
         theirs, models = self.query_one("#theirs", TextPane), self.query_one("#models", TextPane)
         model = "The model" if one.kind == "heldout" else "A model that had not seen it"
         theirs.border_title = Content(f"{clean(one.rater)} prefers this")
-        models.border_title = Content(f"{model} prefers this, by {-one.gap:.2f}")
+        models.border_title = Content(f"{model} prefers this, by {-one.gap:.1f}x")
         theirs.show(clean(one.better_text))
         models.show(clean(one.worse_text))
 
@@ -173,7 +174,7 @@ class DisagreementsDialog(ModalScreen[None]):
     def _count(self) -> None:
         try:
             self.post_message(self.Counted(self._counting()))
-        except UserError:
+        except (UserError, sqlite3.Error):
             return  # the list does without its marks; judging again says what is wrong
 
     def _fill(self) -> None:

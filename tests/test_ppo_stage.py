@@ -1,0 +1,218 @@
+"""A whole PPO run on a tiny model: watched on held-out prompts, with a second reward model, cut off anywhere."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from importlib.resources import as_file, files
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rlhf_tui import demo
+from rlhf_tui.preferences.formats import import_labels, read_prompts
+from rlhf_tui.project import Project, create_project, open_project
+from rlhf_tui.reports import report
+from rlhf_tui.runs.events import Alert, Checkpoint, Done, Metric, Sample, Stage
+from rlhf_tui.runs.folder import RunFolder, create_run, list_runs
+from rlhf_tui.runs.journal import JournalReader
+from rlhf_tui.runs.worker import execute
+
+SETTINGS = (
+    "adapters.layers=2",
+    "adapters.rank=4",
+    "reward.epochs=1",
+    "reward.learning_rate=0.001",
+    "reward.ensemble=2",
+    "reward.reference_completions=8",
+    "reward.preview_prompts=0",
+    "ppo.max_new_tokens=8",
+    "ppo.updates=5",
+    "ppo.rollout_size=4",
+    "ppo.policy_learning_rate=0.003",
+    "ppo.save_every=2",
+    "ppo.evaluate_every=2",
+    "ppo.evaluate_prompts=4",
+    "run.threads=1",
+)
+CLOCKS = ("seconds_sampling", "seconds_scoring", "seconds_update", "tokens_per_second")
+
+
+@pytest.fixture(scope="module")
+def rewarded(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project with two reward models."""
+    folder = tmp_path_factory.mktemp("ppo") / "rewarded"
+    project = create_project(folder, overrides=(*SETTINGS, f"model.name={tiny_folder}"))
+    with as_file(files(demo)) as data, project.store() as store:
+        store.add_prompts(read_prompts(data / "prompts.jsonl"), heldout_fraction=0.2)
+        some = folder / "some.jsonl"
+        some.write_text("".join((data / "pairs.jsonl").read_text().splitlines(keepends=True)[::8]))
+        store.add_rater("demo", kind="model", card={})
+        import_labels(store, some, rater="demo", heldout_fraction=0.2)
+    assert execute(project, create_run(project, "reward")).status == "finished"
+    return folder
+
+
+def copied(rewarded: Path, name: str) -> Project:
+    folder = rewarded.with_name(name)
+    shutil.copytree(rewarded, folder)
+    return open_project(folder)
+
+
+@pytest.fixture(scope="module")
+def finished(rewarded: Path) -> Project:
+    project = copied(rewarded, "finished")
+    done = execute(project, create_run(project, "ppo"))
+    assert done.status == "finished", done
+    return project
+
+
+def run_of(project: Project) -> RunFolder:
+    return list_runs(project)[-1]
+
+
+def events(project: Project) -> list[Any]:
+    return [one.event for one in JournalReader(run_of(project).events_path).read()]
+
+
+def metrics(project: Project) -> dict[int, dict[str, float]]:
+    """Of updates and evaluations together, without what a clock made."""
+    found: dict[int, dict[str, float]] = {}
+    for one in events(project):
+        if isinstance(one, Metric):
+            found.setdefault(one.step, {}).update({k: v for k, v in one.values.items() if k not in CLOCKS})
+    return found
+
+
+def test_it_is_watched_from_before_the_first_update_to_the_end(finished: Project) -> None:
+    found = metrics(finished)
+    looked = {step for step, values in found.items() if "heldout_score" in values}
+    assert looked == {0, 2, 4, 5}
+    assert (found[0]["heldout_kl"], found[0]["gold_score"]) == (0.0, pytest.approx(0.0, abs=1e-6))
+    assert found[5]["gold_score"] != found[0]["gold_score"]
+    shown = [one for one in events(finished) if isinstance(one, Sample) and one.source == "heldout"]
+    assert len(shown) == 2 * len(looked)
+    assert len({one.prompt for one in shown}) == 2
+    with finished.store() as store:
+        assert {one.prompt for one in shown} <= {prompt.text for prompt in store.prompts("heldout")}
+
+
+def test_the_result_says_which_policy_is_kept_and_it_is_that_one(finished: Project) -> None:
+    run, result = run_of(finished), run_of(finished).result()
+    best = [one for one in events(finished) if isinstance(one, Checkpoint) and one.best]
+    assert best[0].step == 0
+    assert result["kept"] == best[-1].step == result["best"]["update"]
+    assert (run.path / best[-1].path / "policy" / "adapter_model.safetensors").exists()
+    for role in ("policy", "value"):
+        kept = [folder / role / "adapter_model.safetensors" for folder in (finished.adapters, run.checkpoints / "best")]
+        assert kept[0].read_bytes() == kept[1].read_bytes()
+    manifest = json.loads((finished.adapter("policy") / "manifest.json").read_text())
+    assert manifest["facts"]["kept"] == result["kept"]
+    assert manifest["facts"]["run"] == run.name
+    said = report("ppo", result)
+    assert "5 updates on 20 completions." in said
+    assert "On 4 held-out prompts:" in said
+    assert "second" in said
+    assert max(map(len, said.splitlines())) <= 80
+
+
+def test_killed_again_and_again_it_comes_to_the_same_end(rewarded: Path, finished: Project) -> None:
+    """kill -9 after the first update, after a checkpoint and near the end: evaluations and policy are the same bits."""
+    project = copied(rewarded, "killed")
+    run = create_run(project, "ppo")
+    reader, seen = JournalReader(run.events_path), list[Any]()
+    for steps in (1, 3, 4):
+        worker = subprocess.Popen([sys.executable, "-m", "rlhf_tui.runs.worker", str(project.root), run.name])
+        while worker.poll() is None and not any(isinstance(one, Metric) and one.step >= steps for one in seen):
+            time.sleep(0.02)
+            seen += [one.event for one in reader.read()]
+        worker.send_signal(signal.SIGKILL)
+        worker.wait()
+    assert run.status() == "crashed"
+    assert execute(project, run).status == "finished"
+    assert any(isinstance(one, Stage) and one.name == "resumed" for one in events(project))
+    assert metrics(project) == metrics(finished)
+    assert run.result() == run_of(finished).result()
+    for role in ("policy", "value"):
+        paths = [one.adapter(role) / "adapter_model.safetensors" for one in (project, finished)]
+        assert paths[0].read_bytes() == paths[1].read_bytes()
+
+
+def carried_out(rewarded: Path, name: str, *overrides: str) -> tuple[Project, Done]:
+    project = copied(rewarded, name)
+    done = execute(project, create_run(project, "ppo", overrides=("ppo.updates=2", *overrides)))
+    assert done.status == "finished", done
+    return project, done
+
+
+def test_without_evaluations_the_last_policy_is_kept(rewarded: Path) -> None:
+    project, done = carried_out(rewarded, "blind", "ppo.evaluate_every=0", "ppo.value_start=base")
+    assert done.result["kept"] == 2
+    assert done.result["start"] is None
+    assert "Nothing was evaluated" in done.result["why"]
+    assert not any("heldout_score" in values for values in metrics(project).values())
+    assert "policy_loss" not in metrics(project)[2]  # a value from the base learns alone at first
+
+
+def test_a_second_model_that_is_damaged_is_told_and_done_without(rewarded: Path) -> None:
+    project = copied(rewarded, "damaged")
+    (project.runs / "reward-0001" / "fits" / "member-2" / "adapter" / "head.safetensors").unlink()
+    done = execute(project, create_run(project, "ppo", overrides=("ppo.updates=1",)))
+    assert done.status == "finished"
+    assert next(one.code for one in events(project) if isinstance(one, Alert)) == "no-gold"
+    assert done.result["end"]["gold"] is None
+
+
+# -- in words -------------------------------------------------------------------------------------
+
+LOOK = {"score": 0.0, "kl": 0.0, "length": 51.0, "eos_rate": 0.9, "repetition": 0.1, "gold": None}
+RESULT: dict[str, Any] = {
+    "updates": 35,
+    "episodes": 1120,
+    "ended": "kl-runaway",
+    "kept": 30,
+    "why": "The best held-out score within 15 nats: +0.91 deviations over the start.",
+    "heldout_prompts": 16,
+    "start": LOOK | {"update": 0, "score": -0.02},
+    "best": LOOK | {"update": 30, "score": 0.89, "kl": 7.32},
+    "end": LOOK | {"update": 35, "score": 1.2, "kl": 61.0, "length": 128.0, "eos_rate": 0.05},
+    "alerts": [{"update": 35, "level": "stop", "code": "kl-runaway", "message": "The policy is 61 nats away."}],
+    "prompts_too_long": 2,
+}
+
+
+def test_a_result_in_words() -> None:
+    assert report("ppo", RESULT).splitlines() == [
+        "35 updates on 1120 completions. It was ended early: kl-runaway.",
+        "",
+        "The policy that is kept is that of update 30. The best held-out score within 15",
+        "nats: +0.91 deviations over the start.",
+        "On 16 held-out prompts:",
+        "          update    score      KL   tokens   ended",
+        "  start        0    -0.02     0.0       51     90%",
+        "  best        30    +0.89     7.3       51     90%",
+        "  end         35    +1.20    61.0      128      5%",
+        "Scores are in deviations of the reward model on the base's completions.",
+        "",
+        "Alerts:",
+        "  update 35, kl-runaway: The policy is 61 nats away.",
+        "Left out: 2 prompts longer than model.max_prompt_tokens.",
+    ]
+
+
+def test_that_nothing_beat_the_start_is_said_plainly() -> None:
+    said = report("ppo", RESULT | {"kept": 0, "why": "Nothing within 15 nats beat the start by its held-out score."})
+    assert "that of the start. Nothing within 15" in said
+
+
+def test_the_second_model_has_a_column_and_its_meaning() -> None:
+    golds = {name: RESULT[name] | {"gold": value} for name, value in (("start", 0.0), ("best", 0.4), ("end", -1.2))}
+    lines = report("ppo", RESULT | golds).splitlines()
+    assert lines[5].split() == ["update", "score", "second", "KL", "tokens", "ended"]
+    assert lines[8].split() == ["end", "35", "+1.20", "-1.20", "61.0", "128", "5%"]
+    assert "that PPO does not see" in " ".join(lines[9:11])

@@ -1,0 +1,36 @@
+"""Settings that do not exist are refused with the reason, wherever they are given."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from rlhf_tui import settings
+from rlhf_tui.errors import UsageError
+
+
+@pytest.mark.parametrize("key", sorted(settings.REFUSED))
+def test_what_would_break_the_maths_is_refused_with_the_reason(key: str, tmp_path: Path) -> None:
+    """On the command line and in the file alike; and none of these names is a setting."""
+    assert key not in {item.key for item in settings.catalogue()}
+    section, _, name = key.partition(".")
+    file = tmp_path / "rlhf.toml"
+    with pytest.raises(UsageError) as told:
+        settings.load(file, [f"{key}=0.9"])
+    file.write_text(f"[{section}]\n{name} = 0.9\n")
+    with pytest.raises(UsageError) as read:
+        settings.load(file)
+    for error in (told.value, read.value):
+        assert key in error.what
+        assert error.why == settings.REFUSED[key]
+        assert error.todo
+
+
+@pytest.mark.parametrize(("limit", "fits"), [(0, True), (0.5, False), (1, False), (1.5, True), (3, True)])
+def test_the_dual_clip_lies_above_one_or_is_off(limit: float, fits: bool, tmp_path: Path) -> None:
+    if fits:
+        assert settings.load(tmp_path / "none", [f"ppo.dual_clip={limit}"]).ppo.dual_clip == limit
+        return
+    with pytest.raises(UsageError, match="above 1"):
+        settings.load(tmp_path / "none", [f"ppo.dual_clip={limit}"])
