@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Literal, TypeVar
@@ -49,6 +50,7 @@ class MicroBatching:
             except Exception as error:
                 reason = _why(error)
             # Outside the handler: the error's traceback holds the tensors that were in the way.
+            gc.collect()
             release(self._base.device)
             self._shrink(*size(), reason)
 
@@ -88,6 +90,7 @@ class RowsInFlight:
                 return work(self.most)
             except Exception as error:
                 reason = _why(error)
+            gc.collect()
             release(self._base.device)
             used = min(self.most, rows)
             if used <= 1:

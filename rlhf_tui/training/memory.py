@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import gc
 import re
 import resource
 from functools import cache
@@ -41,9 +40,8 @@ def release(device: torch.device) -> None:
     """Give back what was freed: to be called where one phase ends and the next needs other sizes.
 
     glibc keeps freed tensors below 32 MiB in its heap, where holes are of no use to larger ones; torch's allocator
-    does the same on a card. Takes milliseconds; elsewhere than with glibc only Python's rubbish is collected.
+    does the same on a card. Takes milliseconds; on the CPU it does nothing elsewhere than with glibc.
     """
-    gc.collect()
     if device.type == "cuda":
         torch.cuda.empty_cache()
     trim = getattr(_c_library(), "malloc_trim", None)

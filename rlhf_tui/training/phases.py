@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+
 import torch
 
 from rlhf_tui.runs.events import Event, EventSink, Memory, Stage
@@ -30,6 +32,7 @@ class PhasePeaks:
             self._keep(event)
         elif isinstance(event, Stage):
             self.close()
+            gc.collect()
             release(self._device)
             measure("", self._device)
             self._phase = _CALLED.get(event.name, event.name)
