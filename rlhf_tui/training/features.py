@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from rlhf_tui.model.roles import Roles
+from rlhf_tui.model.roles import Role, Roles
 from rlhf_tui.training.backoff import MicroBatching
 from rlhf_tui.training.batching import Pooling, Tokens, micro_batches, pad, pooled
 from rlhf_tui.training.groups import Pair
@@ -63,8 +63,10 @@ def base_features(
     return Features({one: row for row, one in enumerate(unique)}, values)
 
 
-def score_tokens(roles: Roles, sequences: Sequence[Tokens], pooling: Pooling, sizes: MicroBatching) -> Tensor:
-    """Raw scores of completions by the 'reward' role. → (sequences,) fp32 on the CPU, no gradient."""
+def score_tokens(
+    roles: Roles, sequences: Sequence[Tokens], pooling: Pooling, sizes: MicroBatching, *, role: Role = "reward"
+) -> Tensor:
+    """Raw scores of completions by a role with a head. → (sequences,) fp32 on the CPU, no gradient."""
     lengths = [len(one) for one in sequences]
     scores = torch.zeros(len(sequences))
 
@@ -72,9 +74,9 @@ def score_tokens(roles: Roles, sequences: Sequence[Tokens], pooling: Pooling, si
         for members in micro_batches(lengths, sizes.most_tokens):
             batch = pad([sequences[index] for index in members], roles.base.device)
             hidden = pooled(roles.decoder, roles.decoder.lower(batch.ids), batch, pooling)
-            scores[members] = roles.head("reward")(hidden).cpu()
+            scores[members] = roles.head(role)(hidden).cpu()
 
-    with torch.no_grad(), roles.acting("reward"):
+    with torch.no_grad(), roles.acting(role):
         sizes.survive(run, lambda: _sizes(lengths, sizes.most_tokens))
     return scores
 

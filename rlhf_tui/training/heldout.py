@@ -13,13 +13,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import torch
-
 from rlhf_tui.model.roles import Roles
 from rlhf_tui.runs.events import EventSink, Metric, Sample, Stage
 from rlhf_tui.training import guards
 from rlhf_tui.training.backoff import MicroBatching
-from rlhf_tui.training.batching import Pooling, Tokens, micro_batches, pad, pooled
+from rlhf_tui.training.batching import Pooling, Tokens
+from rlhf_tui.training.features import score_tokens
 from rlhf_tui.training.ppo import TrainPrompt
 from rlhf_tui.training.ppo_metrics import repeated, sequence_kl
 from rlhf_tui.training.rollout import Judge, Rollout
@@ -141,21 +140,7 @@ def gold_judge(roles: Roles, pooling: Pooling, sizes: MicroBatching) -> Judge:
     """Raw scores by the 'gold' role: a second reward model on the same base, in passes of a size that fits."""
 
     def judge(sequences: Sequence[Tokens]) -> list[float]:
-        lengths = [len(one) for one in sequences]
-        scores = torch.zeros(len(sequences))
-
-        def run() -> None:
-            for members in micro_batches(lengths, sizes.most_tokens):
-                batch = pad([sequences[index] for index in members], roles.base.device)
-                hidden = pooled(roles.decoder, roles.decoder.lower(batch.ids), batch, pooling)
-                scores[members] = roles.head("gold")(hidden).float().cpu()
-
-        def largest() -> tuple[int, int]:
-            groups = micro_batches(lengths, sizes.most_tokens)
-            return max(len(group) * lengths[group[0]] for group in groups), max(lengths)
-
-        with torch.no_grad(), roles.acting("gold"):
-            sizes.survive(run, largest)
-        return [float(score) for score in scores]
+        scores: list[float] = score_tokens(roles, sequences, pooling, sizes, role="gold").tolist()
+        return scores
 
     return judge
