@@ -53,6 +53,12 @@ def test_a_second_reward_model_that_falls_is_said_with_the_update_since_when() -
     assert "fallen by 0.80 since update 10" in said
 
 
+def test_a_second_reward_model_that_goes_the_other_way_does_not_agree() -> None:
+    said = reading(evaluations(state_of([(0, 0.0, -0.001, 0.001), (5, 1.0, 0.3, -0.1)])), 5)
+    assert "+0.00 → +0.30 at 1.0 nats" in said  # never '-0.00'
+    assert "does not agree: +0.00 → -0.10" in said
+
+
 def test_without_a_second_reward_model_it_says_how_to_get_one() -> None:
     found = evaluations(state_of([(u, k, s, math.nan) for u, k, s, _ in RISING]))
     assert "reward.ensemble = 2" in reading(found, None)

@@ -68,7 +68,7 @@ def reading(found: Sequence[Evaluated], best: int | None) -> str:
         return "Nothing has been measured on held-out prompts yet (ppo.evaluate_every)."
     first, last = found[0], found[-1]
     moved = last.score - first.score
-    said = f"Held-out score {first.score:+.2f} → {last.score:+.2f} at {last.root_kl**2:.1f} nats."
+    said = f"Held-out score {_signed(first.score)} → {_signed(last.score)} at {last.root_kl**2:.1f} nats."
     if best is not None:
         said += f" Best within the KL budget: update {best}."
     if math.isnan(last.gold):
@@ -80,7 +80,9 @@ def reading(found: Sequence[Evaluated], best: int | None) -> str:
             f" The second reward model has fallen by {fallen:.2f} since update {peak.update}: what is learnt since "
             "then pleases the first one's mistakes."
         )
-    return said + f" The second reward model agrees: {first.gold:+.2f} → {last.gold:+.2f}."
+    went = f"{_signed(first.gold)} → {_signed(last.gold)}"
+    agrees = (moved > 0) == (last.gold > first.gold)
+    return said + f" The second reward model {'agrees' if agrees else 'does not agree'}: {went}."
 
 
 def picture(found: Sequence[Evaluated], best: int | None, width: int, height: int) -> Content:
@@ -123,7 +125,7 @@ def table(found: Sequence[Evaluated], best: int | None) -> Content:
     """The numbers, newest first."""
     head = f"{'update':>6} {'√KL':>6} {'score':>7} {'second':>7} {'length':>7} {'ended':>6}"
     listed = [
-        f"{one.update:>6} {one.root_kl:>6.2f} {one.score:>+7.2f} {_or_dash(one.gold):>7} {one.length:>7.1f} "
+        f"{one.update:>6} {one.root_kl:>6.2f} {_signed(one.score):>7} {_or_dash(one.gold):>7} {one.length:>7.1f} "
         f"{_percent(one.eos_rate):>6}" + ("  best" if one.update == best else "")
         for one in reversed(found[-_MOST_ROWS:])
     ]
@@ -131,7 +133,12 @@ def table(found: Sequence[Evaluated], best: int | None) -> Content:
 
 
 def _or_dash(value: float) -> str:
-    return "–" if math.isnan(value) else f"{value:+.2f}"
+    return "–" if math.isnan(value) else _signed(value)
+
+
+def _signed(value: float) -> str:
+    """Two digits with a sign; never a negative zero."""
+    return f"{round(value, 2) + 0.0:+.2f}"
 
 
 def _percent(value: float) -> str:
