@@ -83,7 +83,6 @@ def load_base(settings: ModelSettings, report: Callable[[str], None]) -> Base:
             revision=revision,
             dtype=dtype,
             device_map={"": device},
-            attn_implementation="sdpa",
             use_safetensors=True,
             **_quantisation_arguments(quantisation, dtype),
         )

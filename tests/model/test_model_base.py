@@ -11,6 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
+from transformers import Gemma2Config, Gemma2ForCausalLM
 
 from rlhf_tui.errors import UsageError, UserError
 from rlhf_tui.model import base as module
@@ -71,6 +72,24 @@ def test_the_weights_are_those_of_the_folder(tiny_folder: Path, load: Load) -> N
     loaded = dict(load(tiny_folder).model.named_parameters())
     assert set(loaded) == set(stored) - {"lm_head.weight"}
     assert all(torch.equal(loaded[name], stored[name]) for name in loaded)
+
+
+def test_attention_is_the_fastest_that_the_architecture_allows(tiny_folder: Path, tiny_copy: Path, load: Load) -> None:
+    """Gemma 2 bounds its attention scores, which torch's fused attention cannot: it loads with the plain one."""
+    assert load(tiny_folder).model.config._attn_implementation == "sdpa"
+    vocabulary = load(tiny_folder).model.config.vocab_size
+    shape = {"hidden_size": 32, "intermediate_size": 48, "num_attention_heads": 4, "head_dim": 8}
+    heads = {"num_key_value_heads": 2, "num_hidden_layers": 2, "sliding_window": 8}
+    torch.manual_seed(0)
+    wanted = Gemma2ForCausalLM(Gemma2Config(vocab_size=vocabulary, **shape, **heads)).eval()
+    wanted.save_pretrained(tiny_copy)
+    found = load(tiny_copy).model
+    assert found.config._attn_implementation == "eager"
+    ids = torch.arange(3, 33)[None]
+    with torch.no_grad():
+        found_logits = found(ids).logits
+        wanted.set_attn_implementation("eager")
+        assert torch.allclose(found_logits, wanted(ids).logits, atol=1e-5)
 
 
 def test_end_ids_of_the_generation_settings_are_heeded(tiny_copy: Path, load: Load) -> None:
