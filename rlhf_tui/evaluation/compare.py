@@ -131,7 +131,7 @@ def _answers(
             wanted,
             Sampling(ppo.max_new_tokens, ppo.temperature),
             end_ids=roles.base.chat.end_ids,
-            rows=ppo.rollout_size,
+            rows=ppo.sampling_rows,
             seed=seed,
             progress=lambda finished: emit(Progress(finished, len(wanted), f"completions {name}")),
         )

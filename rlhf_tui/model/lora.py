@@ -88,7 +88,7 @@ def adapter_gradients(
 
 
 def input_gradient(layer: Adapted, gradient: Tensor, up: Tensor, a: Tensor, onto: Tensor | None = None) -> Tensor:
-    """dX of `product`, (tokens, in), added to `onto` in place when that is given."""
+    """dX of `product`, (tokens, in), plus `onto` when that is given."""
     weight = _weight(layer.base, gradient.dtype)
     dx = linear.product(gradient, weight.T)
     if onto is not None:

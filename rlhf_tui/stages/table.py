@@ -30,7 +30,6 @@ from rlhf_tui.stages.reward import reward
 from rlhf_tui.training.memory import measure
 
 _CHECK_PROMPTS = 4
-_SCORED_PAIRS = 500  # enough to choose from; scoring takes about as long as sampling a few
 
 
 def generate(context: StageContext) -> dict[str, Any]:

@@ -44,15 +44,7 @@ class MicroBatching:
         `work` starts afresh each time and reads `most_tokens`; `size` tells the tokens of its largest forward pass
         and of the largest part that cannot be divided. Raises UserError when nothing is left to try.
         """
-        while True:
-            try:
-                return work()
-            except Exception as error:
-                reason = _why(error)
-            # Outside the handler: the error's traceback holds the tensors that were in the way.
-            gc.collect()
-            release(self._base.device)
-            self._shrink(*size(), reason)
+        return _until_it_fits(self._base, work, lambda reason: self._shrink(*size(), reason))
 
     def _shrink(self, used: int, least: int, reason: str) -> None:
         self.back_offs += 1
@@ -85,23 +77,33 @@ class RowsInFlight:
 
         Raises UserError when not even one completion fits.
         """
-        while True:
-            try:
-                return work(self.most)
-            except Exception as error:
-                reason = _why(error)
-            gc.collect()
-            release(self._base.device)
-            used = min(self.most, rows)
-            if used <= 1:
-                raise UserError(
-                    "The memory is not enough to sample a single completion.",
-                    why=reason,
-                    todo="Lower ppo.max_new_tokens or model.max_prompt_tokens, choose a smaller model or quantisation, "
-                    "or close what else uses the card; 'rlhf-tui fit' shows what needs how much.",
-                )
-            self.back_offs += 1
-            self.most = used // 2
+        return _until_it_fits(
+            self._base, lambda: work(self.most), lambda reason: self._shrink(min(self.most, rows), reason)
+        )
+
+    def _shrink(self, used: int, reason: str) -> None:
+        if used <= 1:
+            raise UserError(
+                "The memory is not enough to sample a single completion.",
+                why=reason,
+                todo="Lower ppo.max_new_tokens or model.max_prompt_tokens, choose a smaller model or quantisation, "
+                "or close what else uses the card; 'rlhf-tui fit' shows what needs how much.",
+            )
+        self.back_offs += 1
+        self.most = used // 2
+
+
+def _until_it_fits(base: Base, work: Callable[[], Result], shrink: Callable[[str], None]) -> Result:
+    """The result of `work`, tried again after `shrink` (which is told why) for as long as memory runs out."""
+    while True:
+        try:
+            return work()
+        except Exception as error:
+            reason = _why(error)
+        # Outside the handler: the error's traceback holds the tensors that were in the way.
+        gc.collect()
+        release(base.device)
+        shrink(reason)
 
 
 def _why(error: Exception) -> str:
