@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 
-from rlhf_tui.assessment.chance import cases_to_beat_coin, effective
+from rlhf_tui.assessment.chance import LUCK, cases_to_beat_coin, enough_prompts
 from rlhf_tui.assessment.figures import points
 from rlhf_tui.assessment.grounds import Grounds
 from rlhf_tui.assessment.records import Curve, LabelFacts
-from rlhf_tui.assessment.thresholds import TELL_FROM
-from rlhf_tui.preferences.intervals import ENOUGH
+from rlhf_tui.assessment.thresholds import LEAST_PROMPTS, TELL_FROM
+from rlhf_tui.preferences.intervals import ENOUGH, Rate, counted_as
 
 #: Asking for more labels than this at once is no advice.
 MOST_MORE = 1000
@@ -23,6 +23,7 @@ _LABEL = "Judge them with 'rlhf-tui label' and train again."
 _HELDOUT = "Judge held-out prompts too: only they show what the trained model makes of new ones."
 _ALL_HELDOUT = "All of them should be of held-out prompts: too few of those are judged."
 _OTHER_PROMPTS = "Each should be of another prompt, some of them held out: pairs of one prompt hang together."
+_NOT_THE_SAME = "More pairs of the same prompts will not do: they hang together."
 _NARROWER = "A narrower taste (one thing you want, written into the guideline) needs fewer labels."
 
 
@@ -40,12 +41,12 @@ def to_beat_a_coin(grounds: Grounds) -> tuple[int | None, str]:
     rate = grounds.deciding.rate if grounds.deciding is not None else None
     if rate is None or rate.share is None:
         return ENOUGH, f"{_LABEL} {_HELDOUT}"
-    worth, each = effective(rate), grounds.each
-    enough = (ENOUGH - worth) / each
-    luck, by_curve = (cases_to_beat_coin(rate.share) - worth) / each, pairs_by_curve(labels, curve)
+    enough = _until(ENOUGH, counted_as(rate), labels.comparisons)
+    luck = _until(cases_to_beat_coin(rate.share), counted_as(rate, LUCK), labels.comparisons)
+    by_curve = pairs_by_curve(labels, curve)
     missing = TELL_FROM - labels.comparisons
     if enough > MOST_MORE:
-        wanted, todo = ENOUGH - worth, f"{_LABEL} {_OTHER_PROMPTS if rate.n >= ENOUGH else _ALL_HELDOUT}"
+        wanted, todo = ENOUGH - counted_as(rate), f"{_LABEL} {_OTHER_PROMPTS if rate.n >= ENOUGH else _ALL_HELDOUT}"
     elif enough >= min(luck, by_curve):
         wanted, todo = enough, f"{_LABEL} {_HELDOUT}"
     elif by_curve < luck and by_curve <= MOST_MORE:
@@ -57,6 +58,34 @@ def to_beat_a_coin(grounds: Grounds) -> tuple[int | None, str]:
     else:
         return None, beyond_labels(curve)
     return rounded(wanted), todo
+
+
+def _until(cases: float, counted: float, judged: int) -> float:
+    """How many more judged pairs until so many cases count, when of those `judged` so many do."""
+    return (cases - counted) / counted * judged if counted else math.inf
+
+
+def prompts_are_missing(rate: Rate) -> bool:
+    """There are too few prompts to say anything, and it is further to enough of them than to enough pairs."""
+    return not enough_prompts(rate) and rate.clusters / LEAST_PROMPTS <= rate.n / ENOUGH
+
+
+def to_other_prompts(grounds: Grounds, rate: Rate) -> tuple[str, int, str]:
+    """The headline, how many more prompts, and what to do about them.
+
+    Where held-out pairs decide, each of another held-out prompt counts. For cross-validation, of newly judged prompts
+    as large a part will count as does so far: the others are held out, or have ties only.
+    """
+    missing = LEAST_PROMPTS - rate.clusters
+    if grounds.measured_on == "heldout":
+        kind, more = "held-out prompt", missing
+    else:
+        kind, more = "prompt", math.ceil(missing * max(1.0, grounds.labels.prompts / rate.clusters))
+    todo = (
+        "Judge pairs of prompts you have not judged yet with 'rlhf-tui label' and train again; 'rlhf-tui prompts "
+        f"import' adds prompts. {_NOT_THE_SAME}"
+    )
+    return f"Not yet — label pairs of {more} more {kind}{'' if more == 1 else 's'}.", more, todo
 
 
 def pairs_by_curve(labels: LabelFacts, curve: Curve | None) -> float:

@@ -10,26 +10,21 @@ from __future__ import annotations
 
 import math
 
-from rlhf_tui.preferences.intervals import Rate, wilson
+from rlhf_tui.assessment.thresholds import LEAST_PROMPTS
+from rlhf_tui.preferences.intervals import Rate, counted_as, wilson
 
 #: Standard errors from one half: the ends of a 99.9 % interval.
 LUCK = 3.29
-_USUAL = 1.96  # of the interval that a Rate holds
 
 
-def effective(rate: Rate) -> float:
-    """As how many independent cases the rate's interval counts it; 0 for none.
+def enough_prompts(rate: Rate) -> bool:
+    """The pairs are of so many prompts that they may speak for others."""
+    return rate.clusters >= LEAST_PROMPTS
 
-    A Rate does not say, but its half-width h does: h = z / (n + z²) · √(n·s(1 - s) + z²/4) (Wilson 1927), solved
-    for n: h²n² + (2h² - s(1 - s))z²·n - (¼ - h²)z⁴ = 0.
-    """
-    if rate.share is None:
-        return 0.0
-    half, z2 = (rate.high - rate.low) / 2, _USUAL**2
-    square = half * half
-    linear = (2 * square - rate.share * (1 - rate.share)) * z2
-    constant = -(0.25 - square) * z2 * z2
-    return (-linear + math.sqrt(max(0.0, linear * linear - 4 * square * constant))) / (2 * square)
+
+def enough_to_tell(rate: Rate) -> bool:
+    """There are enough pairs, of enough prompts, to call the model anything."""
+    return rate.enough and enough_prompts(rate)
 
 
 def beats_coin(rate: Rate) -> bool:
@@ -51,8 +46,11 @@ def cases_to_beat_coin(share: float) -> float:
 
 
 def luck_in_words(rate: Rate) -> str:
-    """How often a coin does at least as well, as a sentence with a round number (normal approximation)."""
-    z = ((rate.share or 0.0) - 0.5) * 2 * math.sqrt(effective(rate))
+    """How often a coin does at least as well, as a sentence with a round number (normal approximation).
+
+    For a rate that does not beat a coin: cases count for as much as they do there, so the two agree.
+    """
+    z = ((rate.share or 0.0) - 0.5) * 2 * math.sqrt(counted_as(rate, LUCK))
     if z <= 0:
         return "A coin does as well."
     times = 2 / math.erfc(z / math.sqrt(2))
@@ -61,5 +59,5 @@ def luck_in_words(rate: Rate) -> str:
 
 
 def _ends(rate: Rate) -> tuple[float, float]:
-    n = effective(rate)
+    n = counted_as(rate, LUCK)
     return wilson((rate.share or 0.0) * n, n, LUCK)

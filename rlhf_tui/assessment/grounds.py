@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from rlhf_tui.assessment.chance import effective
+from rlhf_tui.assessment.chance import enough_prompts
 from rlhf_tui.assessment.records import (
     Accuracy,
     Baseline,
@@ -16,7 +16,7 @@ from rlhf_tui.assessment.records import (
     MeasuredOn,
 )
 from rlhf_tui.assessment.thresholds import HELDOUT_DECIDES
-from rlhf_tui.preferences.intervals import ENOUGH, Estimate
+from rlhf_tui.preferences.intervals import ENOUGH, Estimate, counted_as
 
 
 @dataclass(frozen=True)
@@ -47,15 +47,18 @@ class Grounds:
     @property
     def each(self) -> float:
         """By how many independent pairs one more judged pair adds to what is measured."""
-        worth = effective(self.deciding.rate) if self.deciding is not None else 0.0
+        worth = counted_as(self.deciding.rate) if self.deciding is not None else 0.0
         return worth / max(self.labels.comparisons, 1)
 
 
 def measured_on(heldout: Accuracy | None, crossvalidated: Accuracy | None, by: CrossvalidatedBy) -> MeasuredOn:
-    """Which pairs decide: the adapter's cross-validation, else enough held-out pairs, else whichever are more."""
-    tried, held = (effective(one.rate) if one is not None else 0.0 for one in (crossvalidated, heldout))
-    if tried == held == 0:
-        return ""
+    """Which pairs decide: those of enough prompts, where the others are of too few; else the adapter's
+    cross-validation, else enough held-out pairs, else whichever count for more."""
+    if heldout is None or crossvalidated is None:
+        return "heldout" if heldout is not None else "crossvalidated" if crossvalidated is not None else ""
+    held, tried = counted_as(heldout.rate), counted_as(crossvalidated.rate)
+    if enough_prompts(heldout.rate) != enough_prompts(crossvalidated.rate):
+        return "heldout" if enough_prompts(heldout.rate) else "crossvalidated"
     if by == "lora" and tried >= ENOUGH:
         return "crossvalidated"
     return "heldout" if held >= HELDOUT_DECIDES or held >= tried else "crossvalidated"

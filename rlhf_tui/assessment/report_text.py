@@ -55,7 +55,11 @@ _VERDICTS = (
         "better than a coin, but not all that 'ready' asks for; the reasons are listed. Best-of-n with it helps a "
         "little, PPO will follow its narrow idea.",
     ),
-    ("Not yet", "nothing is shown yet. It says how many labels more, or that labels alone will not do it."),
+    (
+        "Not yet",
+        "nothing is shown yet. It says how many labels more, or of how many more prompts, or that labels alone will "
+        "not do it.",
+    ),
     ("Broken", "something is wrong that no label cures; it says what."),
 )
 

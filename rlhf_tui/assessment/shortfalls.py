@@ -7,11 +7,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from rlhf_tui.assessment import advice
-from rlhf_tui.assessment.chance import effective
 from rlhf_tui.assessment.figures import estimated_share, percent, points, share_of
 from rlhf_tui.assessment.grounds import Grounds
 from rlhf_tui.assessment.thresholds import HELDOUT_AGREES, HELDOUT_LEAST, READY, READY_WAY, ready_accuracy
-from rlhf_tui.preferences.intervals import Rate
+from rlhf_tui.preferences.intervals import Rate, counted_as
 
 
 @dataclass(frozen=True)
@@ -50,7 +49,7 @@ def _length_rule(grounds: Grounds, rate: Rate) -> Iterator[Shortfall]:
         return
     gap, low, _ = rule.difference
     # An interval narrows with the root of the number of pairs.
-    needed = (((gap - low) / gap) ** 2 - 1) * effective(rate) / grounds.each if gap > 0 else math.inf
+    needed = (((gap - low) / gap) ** 2 - 1) * counted_as(rate) / grounds.each if gap > 0 else math.inf
     yield Shortfall(
         f"Always picking the {rule.name} one is right about {percent(rule.rate.share or 0)}: the model is not "
         f"clearly better, {points(rule.difference)}.",

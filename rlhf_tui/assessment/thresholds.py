@@ -9,6 +9,8 @@ from rlhf_tui.preferences.intervals import ENOUGH
 
 READY = 0.65
 READY_WAY = 0.6
+#: Of fewer prompts nothing is called 'ready', 'usable' or 'prefers the worse ones'.
+LEAST_PROMPTS = 20
 #: From so many decided held-out pairs on, they decide.
 HELDOUT_DECIDES = 100
 #: So many the trained model itself must have been measured on before it is called ready.
@@ -32,6 +34,14 @@ THRESHOLDS = (
         "decided pairs, at least",
         f"{ENOUGH}",
         "With so few the interval is still 34 points wide. Pairs of one prompt hang together and count for less.",
+    ),
+    Threshold(
+        "prompts that they are of, at least",
+        f"{LEAST_PROMPTS}",
+        "What a model gets wrong may be of a kind that few prompts show. One that is right about 70 % of the pairs of "
+        "five prompts in seven, and wrong about all of the others, is no better than a coin. With 20 pairs of each it "
+        "passes for better one time in forty on 10 prompts, and one in two hundred on 20 (simulated). Intervals "
+        "know how many prompts there are: with few they are wider.",
     ),
     Threshold(
         "better than a coin: surely, at the level of",

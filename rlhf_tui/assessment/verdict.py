@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from rlhf_tui.assessment import advice
-from rlhf_tui.assessment.chance import beats_coin, loses_to_coin, luck_in_words
+from rlhf_tui.assessment.chance import beats_coin, enough_to_tell, loses_to_coin, luck_in_words
 from rlhf_tui.assessment.figures import estimated_share, percent, points, share_of
 from rlhf_tui.assessment.grounds import Grounds, measured_on
 from rlhf_tui.assessment.records import Finding, Verdict
 from rlhf_tui.assessment.shortfalls import shortfalls
-from rlhf_tui.assessment.thresholds import THRESHOLDS, ready_accuracy
+from rlhf_tui.assessment.thresholds import LEAST_PROMPTS, THRESHOLDS, ready_accuracy
 from rlhf_tui.preferences.intervals import ENOUGH, Rate
 
 __all__ = ["THRESHOLDS", "Grounds", "judge", "measured_on", "ready_accuracy"]
@@ -31,7 +31,7 @@ def _broken(grounds: Grounds) -> Verdict | None:
         because = tuple(f"{one.what} {one.why}" for one in fatal)
         return Verdict("broken", f"Broken — because {_clause(fatal[0])}.", because, fatal[0].remedy, None)
     for accuracy in (grounds.deciding, grounds.heldout):
-        if accuracy is not None and accuracy.rate.enough and loses_to_coin(accuracy.rate):
+        if accuracy is not None and enough_to_tell(accuracy.rate) and loses_to_coin(accuracy.rate):
             return Verdict(
                 "broken",
                 "Broken — because it prefers the worse ones.",
@@ -48,10 +48,13 @@ def _broken(grounds: Grounds) -> Verdict | None:
 
 def _not_yet(grounds: Grounds) -> Verdict | None:
     rate = grounds.deciding.rate if grounds.deciding is not None else None
-    if rate is not None and rate.enough and beats_coin(rate):
+    if rate is not None and enough_to_tell(rate) and beats_coin(rate):
         return None
     narrowing = _narrowing(grounds)
     because = (*_why_not_yet(grounds, rate), *(one.what for one in narrowing))
+    if rate is not None and advice.prompts_are_missing(rate):
+        headline, prompts, todo = advice.to_other_prompts(grounds, rate)
+        return Verdict("not_yet", headline, because, todo, prompts)
     more, todo = advice.to_beat_a_coin(grounds)
     if more is None:
         remedies = [one.remedy for one in narrowing[:1]]
@@ -64,9 +67,19 @@ def _not_yet(grounds: Grounds) -> Verdict | None:
 def _why_not_yet(grounds: Grounds, rate: Rate | None) -> tuple[str, ...]:
     if rate is None:
         return ("There is no decided pair of a prompt it had not seen, so nothing can be measured.",)
+    if advice.prompts_are_missing(rate):
+        return (_right_about(grounds, rate), _too_few_prompts(rate))
     if not rate.enough:
         return (_right_about(grounds, rate), f"That is worth fewer than {ENOUGH} pairs: too few to say anything.")
     return (_right_about(grounds, rate), luck_in_words(rate))
+
+
+def _too_few_prompts(rate: Rate) -> str:
+    of = "one prompt" if rate.clusters == 1 else f"only {rate.clusters} prompts"
+    return (
+        f"These are pairs of {of}, and it takes {LEAST_PROMPTS} to say anything: what it gets wrong may be of a kind "
+        "that so few do not show."
+    )
 
 
 # -- usable for a narrow taste, or ready --------------------------------------------------------------

@@ -220,6 +220,16 @@ def test_which_pairs_decide(make, heldout: int, cross: int, by: str, expected: s
     assert measured_on(*found, by) == expected
 
 
+def test_pairs_of_enough_prompts_decide_over_more_pairs_of_too_few(make) -> None:
+    many, few = accuracy(make.pairs(gaps(60, 0.7))), accuracy(of_prompts(make, 19, 0.8, each=100))
+    for by in ("probe", "lora"):
+        assert measured_on(few, many, by) == "crossvalidated"
+        assert measured_on(many, few, by) == "heldout"
+    one = accuracy(of_prompts(make, 1, 0.8))
+    assert measured_on(one, None, "") == "heldout"
+    assert measured_on(None, one, "probe") == "crossvalidated"
+
+
 def test_a_quick_head_is_not_ready_for_the_model(make, report) -> None:
     """Cross-validation decides; the model that PPO will use must have been measured, and must agree."""
     cross = make.pairs(gaps(400, 0.75), start=1000)
@@ -256,11 +266,59 @@ def test_where_hardly_a_held_out_prompt_is_judged_those_are_asked_for(make, judg
 
 
 def test_where_all_are_of_a_few_prompts_others_are_asked_for(make, report) -> None:
-    """90 pairs, 30 of a prompt: that held-out prompts are too few would be no reason, they are 90 pairs."""
+    """90 pairs, 30 of a prompt: it is not pairs that are missing."""
     lumps = make.pairs([1.0] * 60 + [-1.0] * 30, prompt=[f"p{place // 30}" for place in range(90)])
-    found = report((), (), lumps).verdict
-    assert (found.level, found.more_labels) == ("not_yet", 30)
+    found = report((), (), lumps, labels=make.labels(90, 0, prompts=3)).verdict
+    assert (found.level, found.more_labels) == ("not_yet", 17)
+    assert found.headline == "Not yet — label pairs of 17 more prompts."
+    assert found.because[1].startswith("These are pairs of only 3 prompts, and it takes 20 to say anything")
+    assert "More pairs of the same prompts will not do" in found.todo
+
+
+def test_where_one_prompt_has_nearly_all_of_the_pairs_others_are_asked_for(make, report) -> None:
+    """There are prompts enough, and by all but one of them nothing can be told."""
+    names = ["p0"] * 200 + [f"p{place}" for place in range(1, 26)]
+    found = report((), (), make.pairs(gaps(225, 0.8), prompt=names), labels=make.labels(225, 0, prompts=26)).verdict
+    assert found.level == "not_yet"
+    assert found.because[1].startswith("That is worth fewer than 30 pairs")
     assert "Each should be of another prompt" in found.todo
+
+
+def of_prompts(make, prompts: int, right: float, each: int = 10):
+    """So many pairs of each prompt, of which this share is right, with a little scatter between prompts."""
+    found = []
+    for place in range(prompts):
+        count = round(right * each) + (place % 3 - 1)
+        found += [1.0] * count + [-1.0] * (each - count)
+    return make.pairs(found, prompt=[f"p{place // each}" for place in range(len(found))])
+
+
+@pytest.mark.parametrize(("right", "level"), [(0.8, "ready"), (0.2, "broken")])
+def test_no_number_of_pairs_makes_up_for_prompts(make, report, right: float, level: str) -> None:
+    def judged(prompts: int, each: int):
+        heldout = of_prompts(make, prompts, right, each)
+        return report((), heldout, labels=make.labels(0, len(heldout), prompts=prompts)).verdict
+
+    assert judged(20, 10).level == level
+    few = judged(19, 100)
+    assert (few.level, few.more_labels) == ("not_yet", 1)
+    assert few.headline == "Not yet — label pairs of 1 more held-out prompt."
+    one = judged(1, 100)
+    assert (one.level, one.more_labels) == ("not_yet", 19)
+    assert one.headline == "Not yet — label pairs of 19 more held-out prompts."
+    assert one.because[0] == f"Right about {79 if right > 0.5 else 19} % (0 to 100 %) of 100 pairs of held-out prompts."
+    assert one.because[1].startswith("These are pairs of one prompt, and it takes 20")
+
+
+def test_of_new_prompts_some_are_of_no_use_to_cross_validation(make, report) -> None:
+    """10 of 15 judged prompts are measured: the 10 that are missing take 15."""
+    found = report((), (), of_prompts(make, 10, 0.8), labels=make.labels(100, 50, prompts=15)).verdict
+    assert found.headline == "Not yet — label pairs of 15 more prompts."
+
+
+def test_few_pairs_of_few_prompts_are_told_how_many_pairs(make, judged) -> None:
+    """12 pairs, one of a prompt: 8 prompts are missing, 18 pairs, and to rule out luck at 75 %, 31."""
+    assert judged(0.75, 12, labels=make.labels(0, 12)).headline == "Not yet — label about 40 more pairs."
 
 
 def test_what_it_takes_to_rule_out_luck(make, judged) -> None:
