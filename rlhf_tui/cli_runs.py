@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from rlhf_tui import verbs
 from rlhf_tui.cli_options import HERE, Detach, Folder, Json, Out, Resume, Set, group
+
+if TYPE_CHECKING:
+    from rlhf_tui.runs.exporting import Exported
 
 train = group("Train the reward model, then the policy.")
 runs = group("Look at runs and control them.")
@@ -64,11 +69,13 @@ def export_adapter(
 def runs_list(project: Folder = HERE, as_json: Json = False) -> None:
     """All runs, oldest first."""
     from rlhf_tui.project import open_project
+    from rlhf_tui.runs.ending import ending
     from rlhf_tui.runs.folder import list_runs
 
-    rows = [(run.name, run.status()) for run in list_runs(open_project(project))]
-    text = "\n".join(f"{name:<16} {status}" for name, status in rows) or "No runs yet."
-    verbs.say([{"run": name, "status": status} for name, status in rows], text, as_json)
+    rows = [(run.name, run.status(), ending(run)) for run in list_runs(open_project(project))]
+    text = "\n".join(f"{name:<16} {end.label if end else status}" for name, status, end in rows) or "No runs yet."
+    document = [{"run": name, "status": status, "cause": end.cause if end else ""} for name, status, end in rows]
+    verbs.say(document, text, as_json)
 
 
 @runs.command("show")
@@ -102,6 +109,49 @@ def runs_report(
     verbs.say(asdict(found), text.rstrip("\n"), as_json)
 
 
+@runs.command("export")
+def runs_export(
+    name: Name,
+    to: Annotated[str, typer.Option("--to", metavar="csv|jsonl|tensorboard", help="Which form.")] = "csv",
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", metavar="PATH", help="A new file (tensorboard: folder); default: in exports/."),
+    ] = None,
+    project: Folder = HERE,
+    as_json: Json = False,
+) -> None:
+    """Write a run's metrics for other programs, also while it goes on.
+
+    csv: one row a step, one column a metric. jsonl: one object for each metric event and each sample.
+    tensorboard: a folder for 'tensorboard --logdir', samples as texts. A demo leaves with its parts.
+    """
+    from rlhf_tui.project import open_project
+    from rlhf_tui.runs.exporting import export_metrics
+    from rlhf_tui.runs.folder import find
+
+    opened = open_project(project)
+    written = export_metrics(opened, find(opened, name), to, out)
+    verbs.say(asdict(written) | {"path": str(written.path)}, _exported(written), as_json)
+
+
+def _exported(written: Exported) -> str:
+    """What was written where, and what is not in it."""
+    what = f"{_counted(written.metrics, 'metric')} over {_counted(written.steps, 'step')}"
+    what += f" and {_counted(written.samples, 'sample')}" if written.samples else ""
+    lines = [f"{written.path}: {what} of {', '.join(written.runs)}."]
+    if written.going_on:
+        lines.append("The run goes on: this is what it had told by now.")
+    if written.skipped:
+        lines.append(f"Left out: {_counted(written.skipped, 'broken line')} of the journal.")
+    if written.missing:
+        lines.append(f"Left out: {', '.join(written.missing)}, whose folder is gone.")
+    return "\n".join(lines)
+
+
+def _counted(count: int, what: str) -> str:
+    return f"{count} {what}{'' if count == 1 else 's'}"
+
+
 @runs.command("watch")
 def runs_watch(name: Name, project: Folder = HERE, as_json: Json = False) -> None:
     """Follow a run until it ends. Ctrl-C stops it (it saves first)."""
@@ -114,7 +164,7 @@ def runs_watch(name: Name, project: Folder = HERE, as_json: Json = False) -> Non
 
 @runs.command("pause")
 def runs_pause(name: Name, project: Folder = HERE, as_json: Json = False) -> None:
-    """Ask a run to wait after its current step."""
+    """Ask a run to save after its current step, give card and memory back, and wait."""
     verbs.ask(project, name, "pause", as_json)
 
 

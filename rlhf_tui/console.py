@@ -5,15 +5,21 @@ from __future__ import annotations
 import shutil
 import sys
 import time
+from collections.abc import Callable
 from typing import TextIO
 
+from rlhf_tui.app.announcing import for_run
 from rlhf_tui.errors import UserError
 from rlhf_tui.preferences.display import clean
 from rlhf_tui.project import Project
 from rlhf_tui.runs.control import request
+from rlhf_tui.runs.ending import ending
 from rlhf_tui.runs.events import Alert, Done, Event, Launch, Metric, Progress, Sample, Stage
 from rlhf_tui.runs.folder import RunFolder, find
 from rlhf_tui.runs.journal import JournalReader
+from rlhf_tui.runs.launcher import await_exit
+from rlhf_tui.runs.notify import News, alerted, began, ended
+from rlhf_tui.runs.turn import WAITS
 
 _POLL = 0.2
 _BAR = 24
@@ -40,8 +46,8 @@ class ConsoleFollower:
                 self._numbers = {}
             case Stage(name, detail) if run.kind == "demo":
                 self._line(f"\n{name}  ({detail})" if detail else name)
-            case Stage(name, ""):
-                self._line(f"  {name}")
+            case Stage(name, detail) if not detail or name == WAITS:
+                self._line(f"  {name}: {detail}" if detail else f"  {name}")
             case Progress(done, total, unit) if run.kind != "demo":
                 self._progress(t, done, total, unit)
             case Metric(_, values):
@@ -68,13 +74,14 @@ class ConsoleFollower:
             self._out.write(f"\r\x1b[2K{text[:width]}")
             self._out.flush()
             self._open_line = True
-        elif done in (0, total) or t - self._printed >= _QUIET_SECONDS:
+        elif done in (0, total) or abs(t - self._printed) >= _QUIET_SECONDS:
             self._line(text)
             self._printed = t
 
     def _progress_text(self, t: float, done: int, total: int, unit: str) -> str:
         # A resumed run begins in the middle, and a stage may count anew: the pace is that since then.
-        if self._started is None or done < self._started[1]:
+        # So it does when the clock was set back.
+        if self._started is None or done < self._started[1] or t < self._started[0]:
             self._started = (t, done)
         began, first = self._started
         pace = (t - began) / (done - first) if done > first else 0.0
@@ -90,11 +97,11 @@ class ConsoleFollower:
 
 
 class _Journals:
-    """The journal of a run, and those of the runs that it says it is made of."""
+    """The journal of a run, and those of the runs that it says it is made of. `show` gets run, time and event."""
 
-    def __init__(self, project: Project, run: RunFolder, follower: ConsoleFollower) -> None:
+    def __init__(self, project: Project, run: RunFolder, show: Callable[[RunFolder, float, Event], None]) -> None:
         self._project = project
-        self._follower = follower
+        self._show = show
         self._readers = {run.name: (run, JournalReader(run.events_path))}
 
     @property
@@ -107,7 +114,7 @@ class _Journals:
             for t, event in reader.read():
                 if run.kind == "demo" and isinstance(event, Stage) and event.detail:
                     self._begin(event.detail)
-                self._follower.show(run, t, event)
+                self._show(run, t, event)
 
     def _begin(self, name: str) -> None:
         """Show the end of the part before, so that it does not come after the next one's heading."""
@@ -120,20 +127,50 @@ class _Journals:
     def _drain(self, run: RunFolder, reader: JournalReader) -> None:
         while True:
             for t, event in reader.read():
-                self._follower.show(run, t, event)
+                self._show(run, t, event)
             if reader.caught_up:
                 return
 
 
-def follow_on_console(project: Project, run: RunFolder, out: TextIO | None = None) -> Done:
+Announce = Callable[[RunFolder, News], None]
+
+
+def silent(run: RunFolder, news: News) -> None:
+    """Announce nothing."""
+
+
+def terminal_announcer(out: TextIO | None = None) -> Announce:
+    """Rings and shows news on the terminal behind `out` (standard error), if standard output is a terminal, too."""
+    out = out or sys.stderr
+    if not (out.isatty() and sys.stdout.isatty()):
+        return silent
+
+    def announce(run: RunFolder, news: News) -> None:
+        out.write(for_run(run, news))
+        out.flush()
+
+    return announce
+
+
+def follow_on_console(project: Project, run: RunFolder, out: TextIO | None = None, announce: Announce = silent) -> Done:
     """Print what `run` does, and the runs it is made of, to `out` (standard error) until it ends.
 
-    Ctrl-C asks it to save and stop; a second one leaves it running. Raises UserError when the run
-    failed, crashed or was never started, KeyboardInterrupt on the second Ctrl-C.
+    `announce` is told when it begins and ends, and of alerts from now on; nothing of a run that is over.
+    Ctrl-C asks it to save and stop; a second one leaves it running. Raises UserError when the run failed,
+    crashed or was never started, KeyboardInterrupt on the second Ctrl-C.
     """
     out = out or sys.stderr
     follower = ConsoleFollower(out)
-    journals = _Journals(project, run, follower)
+    began_alive, since = run.alive, time.time()
+
+    def show(one: RunFolder, t: float, event: Event) -> None:
+        follower.show(one, t, event)
+        if isinstance(event, Alert) and began_alive and t >= since:
+            announce(one, alerted(project, one, event))
+
+    journals = _Journals(project, run, show)
+    if began_alive:
+        announce(run, began(project, run))
     stopping = False
     while True:
         try:
@@ -151,19 +188,19 @@ def follow_on_console(project: Project, run: RunFolder, out: TextIO | None = Non
             request(run, "stop")
             out.write("Saving and stopping… (Ctrl-C again to leave it running)\n")
     follower.close()
+    await_exit(run)
+    if began_alive:
+        announce(run, ended(project, run, run.done()))
     return _ended(run)
 
 
 def _ended(run: RunFolder) -> Done:
     done = run.done()
-    if done is None and run.status() == "queued":
+    if done is None and run.status() == "new":
         raise UserError(f"{run.name} has not been started.", todo=f"Start it with 'rlhf-tui runs resume {run.name}'.")
     if done is None:
-        raise UserError(
-            f"{run.name} died without a word.",
-            why="\n".join(run.log_tail(5)) or "Perhaps the system ended it for lack of memory.",
-            todo=f"Its output is in {run.log_path}; 'rlhf-tui runs resume {run.name}' takes it up again.",
-        )
+        end = ending(run)
+        raise UserError(end.what, why=end.why, todo=end.todo) if end is not None else UserError(f"{run.name} goes on.")
     if done.status == "failed":
         error = done.error or {}
         raise UserError(error.get("what", done.message), why=error.get("why", ""), todo=error.get("todo", ""))

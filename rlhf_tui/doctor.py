@@ -290,6 +290,10 @@ def _project(folder: Path) -> Iterator[Check]:
     if kind in _SHARED_DISKS:
         yield Check("project", "problem", f"{folder.resolve()} is on a network disk ({kind})", local)
         return
+    if not os.access(folder, os.W_OK):
+        advice = "Here it can only be looked at. Copy the project to a folder that you may write to."
+        yield Check("project", "problem", f"{folder.resolve()} is read-only", advice)
+        return
     try:
         excludes = locks_exclude(folder)
     except OSError as error:

@@ -194,7 +194,8 @@ def plan(
     - unpacked: b · d · d_ff for a quantised base. overhead: 0.7 GiB (CUDA) or 0.5 GiB (CPU), and 6 % of the rest.
 
     A forward pass has at most `micro_batch_tokens` tokens, or one sequence when that is longer.
-    Prompts and completions are taken at their longest. Not known here, and left out: imported labels longer than
+    Prompts and completions are taken at their longest, and reward and value as if they read at the model's end: where
+    `reward.layer` is lower they take less. Not known here, and left out: imported labels longer than
     `generate.max_new_tokens`, and the shared layers' results of a comparison on all held-out prompts.
     """
     count = _Count(shape, settings, quantisation, device, candidates)
@@ -343,7 +344,8 @@ class _Count:
 
     def _held(self, new_tokens: int) -> int:
         """Bytes that one sampled completion keeps, with what the shared layers made of it, until it is done with."""
-        shared = self.number * self.shape.hidden if self.adapted < self.shape.layers else 0
+        places = 1 if self.settings.reward.layer >= self.shape.layers else 2  # the policy's, and the heads' own
+        shared = places * self.number * self.shape.hidden if self.adapted < self.shape.layers else 0
         return (self.settings.model.max_prompt_tokens + new_tokens) * (_ROLLOUT_BYTES + shared)
 
     def _kept(self, longest: int) -> int:

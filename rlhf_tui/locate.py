@@ -55,13 +55,57 @@ def locate(name: str) -> Location:
                 why="There is no config.json in it.",
                 todo="Name a folder that transformers' save_pretrained wrote.",
             )
+        _require_safe_weights(folder)
         return Location("folder", name, str(folder.resolve()), folder.resolve().name)
     if _HUB_ID.fullmatch(name):
         return Location("hub", name, name, name)
+    if folder.is_absolute() or name.startswith(("~", ".")):
+        raise UsageError(
+            f"The model folder {folder} is not there.",
+            why="It was moved or removed, or its disk is not mounted." if not folder.exists() else "It is a file.",
+            todo="Put it back. A run that was made with it needs the same model at the same place; new runs take the "
+            "one that model.name names: 'rlhf-tui config set model.name PATH'.",
+        )
     raise UsageError(
         f"There is no model {name!r}.",
         why="It is not 'starter', not a folder on this machine, and not a hub id such as owner/model.",
         todo="Check the spelling, or use 'starter'.",
+    )
+
+
+def cannot_load(name: str, error: BaseException) -> UserError:
+    """What a person can make of the error with which transformers refused a model."""
+    text = str(error).strip()
+    if "trust_remote_code" in text or "custom code" in text:
+        return UserError(
+            f"The model {name!r} brings program code of its own, which is not run.",
+            why="Such code could do anything on this machine, and training needs to know how a model is built.",
+            todo="Choose a model of a family that transformers itself knows, such as Llama, Qwen, Mistral, Gemma or "
+            "SmolLM.",
+        )
+    if "cannot be loaded with `safetensors`" in text or "no file named model.safetensors" in text:
+        return _pickled(name)
+    return UserError(
+        f"The model {name!r} cannot be loaded.",
+        why=text.splitlines()[0] if text else type(error).__name__,
+        todo="Check that the folder or hub id holds a causal language model with safetensors weights.",
+    )
+
+
+def _require_safe_weights(folder: Path) -> None:
+    """Raise UsageError for a folder whose weights are there as pickles only."""
+    if any(folder.glob("*.safetensors")):
+        return
+    if any(path for shape in ("*.bin", "*.pt", "*.pth", "*.ckpt") for path in folder.glob(shape)):
+        raise _pickled(str(folder))
+
+
+def _pickled(name: str) -> UsageError:
+    return UsageError(
+        f"The model {name!r} has no safetensors weights.",
+        why="Weights are read as safetensors only: opening a pickle (.bin, .pt) can run any code that is in it.",
+        todo="Choose a repository or folder with .safetensors files, or convert this one where you trust it: load it "
+        "with transformers and save it again with save_pretrained.",
     )
 
 

@@ -13,6 +13,7 @@ from rlhf_tui import settings as settings_module
 from rlhf_tui.errors import UsageError, UserError
 from rlhf_tui.preferences.store import Store
 from rlhf_tui.settings import Settings
+from rlhf_tui.swap import heal_all
 
 CONFIG = "rlhf.toml"
 DATABASE = "preferences.db"
@@ -53,6 +54,11 @@ class Project:
     def exports(self) -> Path:
         return self.root / "exports"
 
+    @property
+    def writable(self) -> bool:
+        """Whether anything can be changed here; a project on a read-only disk can still be looked at."""
+        return os.access(self.root, os.W_OK)
+
     def adapter(self, role: str) -> Path:
         """Where the current adapter of `role` lies."""
         return self.adapters / role
@@ -75,7 +81,19 @@ def open_project(root: Path) -> Project:
             why=f"It holds no {CONFIG} and {DATABASE}.",
             todo="Make one with 'rlhf-tui init DIR', or name another folder with --project DIR.",
         )
-    return Project(root)
+    project = Project(root)
+    heal_all(project.adapters)  # a worker may have died while it replaced one
+    return project
+
+
+def require_writable(project: Project) -> None:
+    """Raise UsageError when the project can only be looked at."""
+    if not project.writable:
+        raise UsageError(
+            f"{project.root} is read-only.",
+            why="Judgements and runs are written there.",
+            todo="Copy the project to a folder you may write to, or ask for the right to write to this one.",
+        )
 
 
 def create_project(root: Path, *, overrides: Sequence[str] = ()) -> Project:
@@ -103,10 +121,14 @@ def create_project(root: Path, *, overrides: Sequence[str] = ()) -> Project:
 
 
 def _fill(project: Project, overrides: Sequence[str], *, name: str) -> None:
-    project.config.write_text(_TEMPLATE, encoding="utf-8")
+    with open(os.open(project.config, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
+        file.write(_TEMPLATE)
     for override in overrides:
         key, new = settings_module.parse_override(override)
         settings_module.write(project.config, key, new)
-    for folder in (project.adapters, project.runs, project.exports):
-        folder.mkdir()
+    for folder in (project.adapters, project.runs):
+        folder.mkdir(mode=0o700)
+    # What is exported is meant for others: its files get the rights that the user's umask gives, and only
+    # the project's own folder keeps them private while they lie in it.
+    project.exports.mkdir()
     Store.create(project.database, name=name, seed=project.settings().run.seed).close()

@@ -15,10 +15,11 @@ from rlhf_tui.errors import UsageError, nearest
 from rlhf_tui.preferences.display import clean
 from rlhf_tui.preferences.project_report import ProjectReport
 from rlhf_tui.preferences.report_text import project_text, rater_text
+from rlhf_tui.runs.ending import ending
 from rlhf_tui.runs.folder import RunFolder
+from rlhf_tui.runs.turn import waits_for
 
 WIDTH = 80
-_LOG_LINES = 5
 
 
 def report(kind: str, result: Mapping[str, Any]) -> str:
@@ -179,11 +180,15 @@ def _left_out(count: int, what: str) -> str:
 
 def run_document(run: RunFolder) -> dict[str, Any]:
     """One run as `runs show --json` gives it."""
-    record, done = run.record, run.done()
+    record, end, status = run.record, ending(run), run.status()
+    broken = end if end is not None and end.status in ("failed", "crashed") else None
     return {
         "run": run.name,
         "kind": run.kind,
-        "status": run.status(),
+        "status": status,
+        "cause": end.cause if end is not None else "",
+        "last_heard": end.heard if end is not None else None,
+        "waits_for": waits_for(run) if status == "queued" else "",
         "path": str(run.path),
         "created": record.created,
         "overrides": list(record.overrides),
@@ -191,37 +196,39 @@ def run_document(run: RunFolder) -> dict[str, Any]:
         "seed": record.seed,
         "versions": record.versions,
         "result": run.result(),
-        "error": done.error if done is not None else None,
+        "error": {"what": broken.what, "why": broken.why, "todo": broken.todo} if broken is not None else None,
     }
 
 
 def run_summary(run: RunFolder) -> str:
     """How a run fares, what it was made with, and what it came to."""
-    record, status, done = run.record, run.status(), run.done()
+    record, status, done, end = run.record, run.status(), run.done(), ending(run)
     made = time.strftime("%Y-%m-%d %H:%M", time.localtime(record.created))
-    lines = [f"{run.name}  {status}  (made {made}, seed {record.seed})"]
+    lines = [f"{run.name}  {end.label if end is not None else status}  (made {made}, seed {record.seed})"]
     if record.parents:
         lines.append(f"Part of or built on: {', '.join(record.parents.values())}")
     if record.overrides:
         lines.append(f"Settings of its own: {'  '.join(record.overrides)}")
     if done is not None and done.status == "finished":
         lines += ["", report(run.kind, done.result)]
-    elif done is not None and done.error:
-        lines += ["", *(text for text in done.error.values() if text)]
-    elif status == "crashed":
-        lines += ["", "Its worker is gone and left no last word. The end of its log:", *run.log_tail(_LOG_LINES)]
-    lines += ["", _NEXT[status].format(name=run.name, log=run.log_path)]
+    elif end is not None and status in ("failed", "crashed"):
+        lines += ["", *(text for text in (end.what, end.why, end.todo) if text)]
+    elif end is not None:
+        lines += ["", end.what]
+    waits = waits_for(run) if status == "queued" else ""
+    lines += ["", _NEXT[status].format(name=run.name, log=run.log_path, other=waits or "another run")]
     return "\n".join(lines)
 
 
 _NEXT = {
-    "queued": "It has not been started: 'rlhf-tui runs resume {name}'.",
+    "new": "It has not been started: 'rlhf-tui runs resume {name}'.",
+    "queued": "It begins when {other} has ended; 'rlhf-tui runs stop {name}' takes it out of the queue.",
     "running": "'rlhf-tui runs watch {name}' follows it.",
     "paused": "'rlhf-tui runs resume {name}' lets it go on.",
     "finished": "Its log: {log}",
     "stopped": "'rlhf-tui runs resume {name}' goes on.",
     "failed": "Its log: {log}",
-    "crashed": "'rlhf-tui runs resume {name}' takes it up again. Its log: {log}",
+    "crashed": "'rlhf-tui runs resume {name}' takes it up again.",
 }
 
 

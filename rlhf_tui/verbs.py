@@ -161,19 +161,23 @@ def launch_or_join(project: Project, run: RunFolder) -> None:
 
 def attend(project: Project, run: RunFolder, detach: bool, as_json: bool) -> None:
     """Follow a run to its end, or, detached, say how to come back to it."""
+    from rlhf_tui.runs.turn import waits_for
+
     if detach:
-        text = f"{run.name} is running; 'rlhf-tui runs watch {run.name}' shows it."
-        say({"run": run.name, "path": str(run.path)}, text, as_json)
+        other = waits_for(run)
+        doing = f"begins when {other} has ended" if other else "is running"
+        text = f"{run.name} {doing}; 'rlhf-tui runs watch {run.name}' shows it."
+        say({"run": run.name, "path": str(run.path), "waits_for": other}, text, as_json)
     else:
         follow_and_report(project, run, as_json)
 
 
 def follow_and_report(project: Project, run: RunFolder, as_json: bool) -> None:
     """Show progress on standard error until the run ends, then its report (or JSON document) on standard output."""
-    from rlhf_tui.console import follow_on_console
+    from rlhf_tui.console import follow_on_console, silent, terminal_announcer
     from rlhf_tui.reports import report
 
-    done = follow_on_console(project, run)
+    done = follow_on_console(project, run, announce=silent if as_json else terminal_announcer())
     if done.status == "stopped":
         text = f"{run.name} is stopped; 'rlhf-tui runs resume {run.name}' goes on."
         say({"run": run.name, "status": "stopped"}, text, as_json)

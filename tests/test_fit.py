@@ -196,7 +196,7 @@ def test_every_part_of_the_ppo_peak_by_hand() -> None:
         "cache": 0,
         "activations": 2 * 64 * 4 * (4 * 8 + 2 * 12 + 2 * 6 + 2 * 20 + 7 * 2) + 4 * 4 * 64 * 8,
         "logits": 8 * 64 * 5000,
-        "rollout": 4 * 24 * (56 + 4 * 8),
+        "rollout": 4 * 24 * (56 + 2 * 4 * 8),
     }
     found = {name: getattr(stage.parts, name) for name in by_hand}
     assert stage.moment == "log-probabilities"
@@ -285,12 +285,17 @@ def test_what_the_shared_layers_gave_is_kept_for_the_candidates_there_are() -> N
 
 
 def test_compare_holds_what_it_measures() -> None:
-    few, many = (
-        planned(EIGHT, tree(compare={"prompts": count, "samples_per_prompt": 2}, adapters={"layers": 4})).compare
-        for count in (100, 2000)
+    few, many, end = (
+        planned(
+            EIGHT,
+            tree(compare={"prompts": count, "samples_per_prompt": 2}, adapters={"layers": 4}, reward={"layer": layer}),
+        ).compare
+        for count, layer in ((100, 0), (2000, 0), (2000, 32))
     )
     assert many.moment == "scoring"
-    assert many.parts.rollout == 2000 * 2 * (512 + 128) * (56 + 2 * 4096)
+    # what the policy's shared layers gave, and what those of the heads gave, unless these read at the end as well
+    assert many.parts.rollout == 2000 * 2 * (512 + 128) * (56 + 2 * 2 * 4096)
+    assert end.parts.rollout == 2000 * 2 * (512 + 128) * (56 + 2 * 4096)
     assert many.peak > few.peak
 
 

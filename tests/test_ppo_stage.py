@@ -12,12 +12,14 @@ from importlib.resources import as_file, files
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from rlhf_tui import demo
 from rlhf_tui.preferences.formats import import_labels, read_prompts
 from rlhf_tui.project import Project, create_project, open_project
 from rlhf_tui.reports import report
+from rlhf_tui.runs.control import request
 from rlhf_tui.runs.events import Alert, Checkpoint, Done, Metric, Sample, Stage
 from rlhf_tui.runs.folder import RunFolder, create_run, list_runs
 from rlhf_tui.runs.journal import JournalReader
@@ -38,6 +40,7 @@ SETTINGS = (
     "ppo.save_every=2",
     "ppo.evaluate_every=2",
     "ppo.evaluate_prompts=4",
+    "guard.action=warn",  # two made-up reward models on an untrained base soon disagree
     "run.threads=1",
 )
 CLOCKS = ("seconds_sampling", "seconds_scoring", "seconds_update", "tokens_per_second")
@@ -121,26 +124,48 @@ def test_the_result_says_which_policy_is_kept_and_it_is_that_one(finished: Proje
     assert max(map(len, said.splitlines())) <= 80
 
 
-def test_killed_again_and_again_it_comes_to_the_same_end(rewarded: Path, finished: Project) -> None:
-    """kill -9 after the first update, after a checkpoint and near the end: evaluations and policy are the same bits."""
+def test_paused_and_killed_again_and_again_it_comes_to_the_same_end(rewarded: Path, finished: Project) -> None:
+    """A pause after the first update, kill -9 after a checkpoint and near the end: everything is the same bits."""
     project = copied(rewarded, "killed")
     run = create_run(project, "ppo")
     reader, seen = JournalReader(run.events_path), list[Any]()
-    for steps in (1, 3, 4):
+    for steps in (3, 4):
         worker = subprocess.Popen([sys.executable, "-m", "rlhf_tui.runs.worker", str(project.root), run.name])
-        while worker.poll() is None and not any(isinstance(one, Metric) and one.step >= steps for one in seen):
-            time.sleep(0.02)
-            seen += [one.event for one in reader.read()]
+        if steps == 3:
+            wait_for_update(1, worker, reader, seen)
+            assert_pausing_gives_the_model_back(run, worker)
+        wait_for_update(steps, worker, reader, seen)
         worker.send_signal(signal.SIGKILL)
         worker.wait()
     assert run.status() == "crashed"
     assert execute(project, run).status == "finished"
-    assert any(isinstance(one, Stage) and one.name == "resumed" for one in events(project))
+    names = {one.name for one in events(project) if isinstance(one, Stage)}
+    assert {"paused", "resumed"} <= names
     assert metrics(project) == metrics(finished)
     assert run.result() == run_of(finished).result()
     for role in ("policy", "value"):
         paths = [one.adapter(role) / "adapter_model.safetensors" for one in (project, finished)]
         assert paths[0].read_bytes() == paths[1].read_bytes()
+
+
+def wait_for_update(number: int, worker: subprocess.Popen[bytes], reader: JournalReader, seen: list[Any]) -> None:
+    while worker.poll() is None and not any(isinstance(one, Metric) and one.step >= number for one in seen):
+        time.sleep(0.02)
+        seen += [one.event for one in reader.read()]
+
+
+def assert_pausing_gives_the_model_back(run: RunFolder, worker: subprocess.Popen[bytes]) -> None:
+    """What a paused worker holds is what one holds that has loaded nothing yet."""
+    bare = "import psutil, rlhf_tui.runs.worker; print(psutil.Process().memory_info().rss)"
+    empty = int(subprocess.run([sys.executable, "-c", bare], capture_output=True, check=True).stdout)
+    process = psutil.Process(worker.pid)
+    held = process.memory_info().rss
+    request(run, "pause")
+    while run.status() != "paused":
+        assert worker.poll() is None
+        time.sleep(0.02)
+    assert held - process.memory_info().rss >= 0.95 * (held - empty)
+    request(run, "resume")
 
 
 def carried_out(rewarded: Path, name: str, *overrides: str) -> tuple[Project, Done]:

@@ -34,3 +34,18 @@ def test_the_dual_clip_lies_above_one_or_is_off(limit: float, fits: bool, tmp_pa
         return
     with pytest.raises(UsageError, match="above 1"):
         settings.load(tmp_path / "none", [f"ppo.dual_clip={limit}"])
+
+
+@pytest.mark.parametrize(
+    ("given", "meant"),
+    [
+        ("plain words", "plain words"),
+        ("'plain words'", "plain words"),
+        ('""', ""),
+        ("'/a b/tell' 'me and you'", "'/a b/tell' 'me and you'"),
+        ('say "it\'s done"', 'say "it\'s done"'),
+        ("'", "'"),
+    ],
+)
+def test_one_pair_of_quotes_around_a_text_is_taken_off_and_no_other(given: str, meant: str) -> None:
+    assert settings.parse_override(f"model.system_prompt={given}") == ("model.system_prompt", meant)

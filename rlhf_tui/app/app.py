@@ -24,11 +24,12 @@ from textual.message import Message
 from textual.screen import Screen
 
 from rlhf_tui import settings as settings_module
-from rlhf_tui.app import keys, terminal
+from rlhf_tui.app import announcing, keys, terminal
 from rlhf_tui.app.glyphs import PlainFilter, ascii_wanted
 from rlhf_tui.app.keyfile import key_file, load_keymap
 from rlhf_tui.app.look import CALM, HEIGHTS, WIDTHS
-from rlhf_tui.app.overview import KIND_OF_STAGE, Overview, Watched, how_it_ended
+from rlhf_tui.app.newswatch import NewsWatch
+from rlhf_tui.app.overview import BROKEN, KIND_OF_STAGE, Overview, Watched, how_it_ended
 from rlhf_tui.app.screens.compare import CompareScreen
 from rlhf_tui.app.screens.dialogs import ConfirmDialog, TextDialog, error_dialog, help_dialog, setting_dialog
 from rlhf_tui.app.screens.export import ExportScreen
@@ -46,6 +47,7 @@ from rlhf_tui.preferences.queue import Rules
 from rlhf_tui.project import Project
 from rlhf_tui.runs import launcher
 from rlhf_tui.runs.control import Verb, request
+from rlhf_tui.runs.ending import ending
 from rlhf_tui.runs.folder import RunFolder, create_run
 from rlhf_tui.runs.preflight import require_ready
 
@@ -102,6 +104,8 @@ class RlhfApp(App[None]):
         self.overview = Overview(project, follow=follow)
         self.starting = ""
         self.crash: Path | None = None
+        self.announced = False
+        self._news = NewsWatch(project, time.time())
         self._plain = [PlainFilter()] if ascii_wanted() else []
         self._following = False
         self._followed = ""
@@ -118,6 +122,8 @@ class RlhfApp(App[None]):
         self._following = self.overview.demo is not None and self.overview.demo.alive
         self._followed = (self._following and self.overview.followed_stage()) or self.overview.first_stage()
         self._open()
+        if not self.overview.project.writable:
+            self.notify("This folder is read-only: look around, but nothing can be judged or started.", timeout=10)
         self.set_interval(0.5, self.look)
         if not self.is_headless:
             terminal.leave_on_signals(self.exit)
@@ -139,6 +145,7 @@ class RlhfApp(App[None]):
         try:
             labelling = any(isinstance(screen, LabelScreen) for screen in self.screen_stack)  # under a window, too
             changed = self.overview.poll_runs() if labelling else self.overview.poll()
+            self._announce()
         except (UserError, OSError) as error:
             return self._tell_once(error)
         if self._following:
@@ -146,6 +153,19 @@ class RlhfApp(App[None]):
         live = self.overview.live
         if changed or (live is not None and live.status == "running"):
             self.renew()
+
+    def _announce(self) -> None:
+        """Let the terminal tell what has happened to the runs."""
+        watched = [run for run in (self.overview.demo, *self.overview.runs.values()) if run is not None]
+        text = "".join(announcing.for_run(run, news) for run, news in self._news.look(watched))
+        if text:
+            self.tell_terminal(text if self.announced else announcing.KEEP_TITLE + text)
+            self.announced = True
+
+    def tell_terminal(self, text: str) -> None:
+        """Write to the terminal behind the screen, if there is one: something that does not show on it."""
+        if not self.is_headless and self._driver is not None:
+            self._driver.write(text)
 
     def renew(self) -> None:
         """Show the newest state on the screen on top."""
@@ -204,7 +224,7 @@ class RlhfApp(App[None]):
 
     def action_toggle_pause(self) -> None:
         """Pause the run, or let it go on."""
-        run = self.overview.steered
+        run = self.overview.steered(self.current_mode)
         if run is None:
             self.notify("No run is going on.", timeout=2)
             return
@@ -217,7 +237,7 @@ class RlhfApp(App[None]):
 
     def action_stop_run(self) -> None:
         """Stop the run, after a question."""
-        run = self.overview.steered
+        run = self.overview.steered(self.current_mode)
         if run is None:
             self.notify("No run is going on.", timeout=2)
             return
@@ -226,9 +246,9 @@ class RlhfApp(App[None]):
 
     def start_stage(self, stage: str, options: Mapping[str, str]) -> None:
         """Start a run of a stage, unless one is going on or something is missing."""
-        live = self.overview.live
-        if self.starting or live:
-            name = live.name if live else self.starting
+        other = self.overview.in_the_way(stage)
+        if self.starting or other:
+            name = other.name if other else self.starting
             self.notify(f"{name} is going on. Wait for it, or stop it with '.' first.", timeout=4)
             return
         missing = self.overview.missing(stage)
@@ -332,7 +352,7 @@ class RlhfApp(App[None]):
             )
 
     def _ask(self, verb: Verb, answer: str) -> None:
-        run = self.overview.steered
+        run = self.overview.steered(self.current_mode)
         if run is None:
             self.notify("No run is going on.", timeout=2)
             return
@@ -403,8 +423,10 @@ class RlhfApp(App[None]):
 
 
 def _log(run: RunFolder) -> str:
-    tail = run.log_tail(LOG_LINES)
-    return clean("\n".join(tail)) if tail else "The log is empty."
+    tail = run.log_tail(LOG_LINES) or ["The log is empty."]
+    end = ending(run)
+    told = [end.what, end.why, end.todo, ""] if end is not None and end.status in BROKEN else []
+    return clean("\n".join([*told, *tail]))
 
 
 def run_app(
@@ -430,6 +452,8 @@ def run_app(
     own_keys = load_keymap(key_file())
     app = RlhfApp(project, follow=follow, start=start, rater=rater, rules=rules, keymap=own_keys)
     app.run()
+    if app.announced:
+        print(announcing.FORMER_TITLE, end="", file=sys.__stderr__, flush=True)
     live = app.overview.live
     if live is not None:
         print(f"{live.name} goes on. Come back with: rlhf-tui {shlex.quote(str(project.root))}")

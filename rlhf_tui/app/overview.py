@@ -17,6 +17,7 @@ from rlhf_tui.app.state import RunState
 from rlhf_tui.errors import UserError
 from rlhf_tui.preferences.store import Counts, Rater, Store
 from rlhf_tui.project import Project
+from rlhf_tui.runs.ending import Ending, ending
 from rlhf_tui.runs.folder import RunFolder, list_runs
 from rlhf_tui.runs.journal import JournalReader
 from rlhf_tui.settings import Settings
@@ -24,7 +25,7 @@ from rlhf_tui.settings import Settings
 #: Which kind of run belongs to which stage.
 KIND_OF_STAGE = {"pairs": "generate", "reward": "reward", "ppo": "ppo", "compare": "compare", "export": "export"}
 STAGE_OF_KIND = {kind: stage for stage, kind in KIND_OF_STAGE.items()}
-ALIVE = ("running", "paused")
+ALIVE = ("running", "paused", "queued")
 BROKEN = ("failed", "crashed")
 
 _NEXT: dict[str | None, str] = {
@@ -44,7 +45,8 @@ class Watched:
     folder: RunFolder
     reader: JournalReader
     state: RunState = field(default_factory=RunState)
-    status: str = "queued"
+    status: str = "new"
+    end: Ending | None = None
 
     @property
     def name(self) -> str:
@@ -58,6 +60,8 @@ class Watched:
         """Fold what is new in the journal; True when the status or the state moved."""
         before = (self.status, self.state, self.state.revision)
         self.status = self.folder.status()
+        if self.status != before[0]:
+            self.end = ending(self.folder)
         resets = self.reader.resets
         events = self.reader.read(budget)
         if self.reader.resets != resets:
@@ -108,15 +112,25 @@ class Overview:
     @property
     def live(self) -> Watched | None:
         """The run that is going on: a stage's own, or the demo that is between two stages."""
-        for run in self.runs.values():
-            if run.alive:
-                return run
+        going_on = [run for run in self.runs.values() if run.alive]
+        if going_on:
+            return min(going_on, key=lambda run: run.status == "queued")  # one that works, before one that waits
         return self.demo if self.demo and self.demo.alive else None
 
-    @property
-    def steered(self) -> Watched | None:
-        """The run that takes pause, save and stop: the demo as a whole when one is going on."""
+    def steered(self, stage: str) -> Watched | None:
+        """The run that takes pause, save and stop: the stage's own while it waits, or the demo, or what goes on."""
+        own = self.run(stage)
+        if own is not None and own.status == "queued":
+            return own
         return self.demo if self.demo and self.demo.alive else self.live
+
+    def in_the_way(self, stage: str) -> Watched | None:
+        """The run that keeps a stage from being started: its own, or whichever has the model if none is to wait."""
+        own = self.run(stage)
+        if own is not None and own.alive:
+            return own
+        waits = self.settings is not None and self.settings.run.when_busy == "wait"
+        return None if waits else self.live
 
     def mark(self, stage: str) -> str:
         """How far a stage is: 'running', 'done', 'broken' or 'open'."""
@@ -244,11 +258,10 @@ def how_it_ended(run: Watched) -> UserError | str:
     if done:
         words = {"finished": "The whole loop is done. 5 shows what changed.", "stopped": "The demo was stopped."}
         return words.get(done.status, done.status)
-    return UserError(
-        f"{run.name} has crashed.",
-        why="Its worker is gone and left no last word.",
-        todo="L shows its log. What the finished stages made is still there.",
-    )
+    if run.end is None:
+        return f"{run.name} goes on."
+    todo = f"{run.end.todo}\nWhat the finished stages made is still there."
+    return UserError(run.end.what, why=run.end.why, todo=todo)
 
 
 def _stamp(path: Path) -> tuple[int, int] | None:

@@ -55,10 +55,10 @@ class Pace:
         self._reports: deque[tuple[float, int, int, str]] = deque(maxlen=12)
 
     def add(self, at: float, progress: Progress) -> None:
-        """Take a report in. Another unit, another total or a step back starts afresh."""
+        """Take a report in. Another unit, another total, a step back or a clock set back starts afresh."""
         if self._reports:
-            _, done, total, unit = self._reports[-1]
-            if progress.done < done or (progress.total, progress.unit) != (total, unit):
+            then, done, total, unit = self._reports[-1]
+            if at < then or progress.done < done or (progress.total, progress.unit) != (total, unit):
                 self._reports.clear()
         self._reports.append((at, progress.done, progress.total, progress.unit))
 
@@ -103,6 +103,7 @@ class RunState:
         self.alerts: deque[Timed[Alert]] = deque(maxlen=ALERTS)
         self.checkpoints: deque[Timed[Checkpoint]] = deque(maxlen=CHECKPOINTS)
         self.done: Done | None = None
+        self._resumed = False  # and no sample has come since
 
     def apply(self, stamped: Stamped) -> None:
         """Fold one event. An event type of a later version changes nothing but the time last heard."""
@@ -125,9 +126,9 @@ class RunState:
             case Memory() as memory:
                 self.memory = memory
             case Alert() as alert:
-                self.alerts.append(Timed(stamped.t, alert))
+                _add_once(self.alerts, Timed(stamped.t, alert))
             case Checkpoint() as checkpoint:
-                self.checkpoints.append(Timed(stamped.t, checkpoint))
+                _add_once(self.checkpoints, Timed(stamped.t, checkpoint))
             case Done() as done:
                 self.done = done
 
@@ -142,6 +143,7 @@ class RunState:
         self.done = None
         self.comparisons.clear()
         self.pace.forget()
+        self._resumed = True
 
     def _measured(self, metric: Metric) -> None:
         self.step = metric.step
@@ -151,12 +153,24 @@ class RunState:
 
     def _sampled(self, sample: Sample) -> None:
         if sample.source not in ("before", "after"):
+            while self._resumed and self.samples and self.samples[-1].step >= sample.step:
+                self.samples.pop()  # a run that goes on from a checkpoint repeats its steps
+            self._resumed = False
             self.samples.append(sample)
             return
         if sample.prompt not in self.comparisons and len(self.comparisons) >= PROMPTS:
             return
         comparison = self.comparisons.setdefault(sample.prompt, Comparison(sample.prompt))
         (comparison.before if sample.source == "before" else comparison.after).append(sample)
+
+
+def _add_once(known: deque[Timed[News]], new: Timed[News]) -> None:
+    """Append a piece of news; the same one from before, of a step that is done again, makes way."""
+    for old in known:
+        if old.news == new.news:
+            known.remove(old)
+            break
+    known.append(new)
 
 
 _EMPTY = Series()

@@ -67,7 +67,7 @@ def bag_of_words_gaps(train: Sequence[Scored], test: Sequence[Scored], *, seed: 
     kernel = learn @ learn.T / unit
     targets = np.array([0.5 if pair.tie else 1.0 for pair in train])
     weights = np.array([pair.weight for pair in train])
-    ridge = choose_ridge(kernel, targets, weights, _folds(train, FOLDS, seed))
+    ridge, _ = choose_ridge(kernel, targets, weights, _folds(train, FOLDS, seed))
     gaps: Floats = new @ (learn.T @ fit_dual(kernel, targets, weights, ridge, np.zeros(len(train)))) / unit
     return gaps
 

@@ -81,8 +81,10 @@ def sigmoid(values: Floats) -> Floats:
     return found
 
 
-def choose_ridge(kernel: Floats, targets: Floats, weights: Floats, groups: Integers) -> float:
-    """The one of RIDGES with the least log-loss on groups of pairs left out in turn; MIDDLE_RIDGE for one group.
+def choose_ridge(kernel: Floats, targets: Floats, weights: Floats, groups: Integers) -> tuple[float, float]:
+    """The one of RIDGES with the least log-loss on groups of pairs left out in turn, and that loss (nats a pair).
+
+    MIDDLE_RIDGE, and infinity, for one group.
 
     kernel: (pairs, pairs) in such units that its diagonal is about 1; groups: (pairs,), of many a few are made.
     """
@@ -92,7 +94,7 @@ def choose_ridge(kernel: Floats, targets: Floats, weights: Floats, groups: Integ
     _, groups = np.unique(groups, return_inverse=True)
     groups = groups % _INNER
     if groups.max(initial=0) < 1:
-        return MIDDLE_RIDGE
+        return MIDDLE_RIDGE, np.inf
     losses = np.zeros(len(RIDGES))
     for group in range(groups.max() + 1):
         learn, left_out = np.flatnonzero(groups != group), np.flatnonzero(groups == group)
@@ -101,4 +103,5 @@ def choose_ridge(kernel: Floats, targets: Floats, weights: Floats, groups: Integ
         for place in reversed(range(len(RIDGES))):  # from the strongest on, each from the answer before it
             a = fit_dual(inner, targets[learn], weights[learn], RIDGES[place], a)
             losses[place] += weights[left_out] @ cross_entropy(across @ a, targets[left_out])
-    return RIDGES[int(losses.argmin())]
+    best = int(losses.argmin())
+    return RIDGES[best], float(losses[best] / weights.sum())

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
-from rlhf_tui.assessment.bradley_terry import Floats, Integers, choose_ridge, fit_dual
+from rlhf_tui.assessment.bradley_terry import Floats, Integers, choose_ridge, cross_entropy, fit_dual
 from rlhf_tui.assessment.powerlaw import PowerLaw, fit_power_law
 from rlhf_tui.assessment.records import Curve, CurvePoint, Interval
 from rlhf_tui.assessment.thresholds import ready_accuracy
@@ -36,12 +36,16 @@ USUAL_CEILING = 0.95
 
 @dataclass(frozen=True)
 class _Fold:
-    """The pairs to learn from and those to predict, the kernel of all in the units of the former, the ridge."""
+    """The pairs to learn from and those to predict, the kernel of all in the units of the former, the ridge.
+
+    `inner_loss`: log-loss (nats a pair) with that ridge when parts of the former are left out in turn.
+    """
 
     learn: Integers
     predict: Integers
     kernel: Floats
     ridge: float
+    inner_loss: float
 
     def predicted(self, targets: Floats, weights: Floats, learn: Integers) -> Floats:
         """What a fit on `learn`, some of its pairs, predicts: (len(predict),)"""
@@ -65,6 +69,14 @@ class Folded:
         for fold in self.folds:
             found[fold.predict] = fold.predicted(self.targets, self.weights, fold.learn)
         return found
+
+    def loss(self) -> float:
+        """Mean log-loss of those gaps, in nats, each pair by its weight."""
+        return float(self.weights @ cross_entropy(self.gaps(), self.targets) / self.weights.sum())
+
+    def inner_losses(self) -> Floats:
+        """For each fold, how well heads do inside the others, in nats a pair: nothing of the fold itself is in it."""
+        return np.array([fold.inner_loss for fold in self.folds])
 
     def curve(self, prompts: Sequence[Hashable], decided: ArrayLike, *, ceiling: float | None, seed: int) -> Curve:
         """How the out-of-fold accuracy grows when 25, 50, 75 and 100 % of the training prompts are used.
@@ -110,8 +122,8 @@ def folded(features: ArrayLike, targets: ArrayLike, weights: ArrayLike, folds: A
     for fold in np.unique(f):
         learn, predict = np.flatnonzero(f != fold), np.flatnonzero(f == fold)
         kernel = _kernel(x, learn)
-        ridge = choose_ridge(kernel[np.ix_(learn, learn)], y[learn], w[learn], f[learn])
-        made.append(_Fold(learn, predict, kernel, ridge))
+        ridge, loss = choose_ridge(kernel[np.ix_(learn, learn)], y[learn], w[learn], f[learn])
+        made.append(_Fold(learn, predict, kernel, ridge, loss))
     return Folded(y, w, tuple(made))
 
 

@@ -266,8 +266,8 @@ CATALOGUE = (
         "collapsed",
         f"gaps below {COLLAPSED_GAP} (root mean square), or equal scores in more than half of the pairs",
         "Such a model prefers nothing; PPO would follow rounding errors.",
-        "Look at the training loss: at 0.693 nothing was learnt. Try a higher reward.learning_rate, or less "
-        "reward.probe_ridge; check that the candidates differ at all.",
+        "Look at the training loss: at 0.693 nothing was learnt. Try a higher reward.learning_rate, and "
+        "check that the candidates differ at all.",
         _collapsed,
     ),
     Detector(

@@ -96,8 +96,9 @@ class RaterAgreement:
 class Verdict:
     """Is it good enough? `headline` says it in a line, `because` why, `todo` what to do next.
 
-    `more_labels`: about how many more judged pairs would do; None when that is not what is missing, when labels
-    alone will not do, or when nobody can say (`todo` says which).
+    `more_labels`: about how many more judged pairs would do, each of another prompt where it is prompts that are
+    missing; None when labels are not what is missing, when they alone will not do, or when nobody can say (`todo`
+    says which).
     """
 
     level: Level
@@ -282,6 +283,10 @@ class TrainingFacts:
     steps: int
     back_offs: int
     checkpointing: bool
+    layer: int = 0
+    """after how many layers of the model the score is read; 0: after all"""
+    pooling: str = "last"
+    """'last': from the completion's last token; 'mean': from the mean over its tokens"""
 
 
 @dataclass(frozen=True)

@@ -249,6 +249,9 @@ def _label_facts(report: Report) -> Iterator[Part]:
     )
 
 
+_READ_FROM = {"mean": "the mean over the completion's tokens", "last": "the completion's last token"}
+
+
 def _training_facts(report: Report) -> Iterator[Part]:
     training, units, ensemble = report.training, report.normalisation, report.ensemble
     chosen = training.kept_epoch != training.epochs
@@ -256,7 +259,9 @@ def _training_facts(report: Report) -> Iterator[Part]:
     tight = f" Memory ran out and the batches were cut: {training.back_offs}x." if training.back_offs else ""
     yield Paragraph(
         f"Trained {training.steps} steps in {training.epochs} epochs{stopped}.{tight} PPO takes scores as "
-        f"(score {_less(units.mean)}) / {units.deviation:.3g}, from {units.n} {units.of}."
+        f"(score {_less(units.mean)}) / {units.deviation:.3g}, from {units.n} {units.of}. A score is read "
+        f"{f'after layer {training.layer}' if training.layer else 'after the last layer'}, from "
+        f"{_READ_FROM[training.pooling]}."
     )
     if ensemble is not None:
         yield Paragraph(f"{ensemble.members} models that differ in seed and in the fold left out {_told(ensemble)}.")

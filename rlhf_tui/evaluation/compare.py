@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from rlhf_tui.evaluation.intervals import Interval, mean_interval
-from rlhf_tui.model.generation import Sampling, sample
+from rlhf_tui.evaluation.kept import keep, key_of, recall
+from rlhf_tui.model.generation import Completion, Sampling, sample
 from rlhf_tui.model.roles import Roles
 from rlhf_tui.runs.events import EventSink, Progress, Sample, Stage
 from rlhf_tui.settings import CompareSettings, PpoSettings
@@ -20,6 +23,8 @@ from rlhf_tui.training.batching import Tokens
 from rlhf_tui.training.features import score_tokens
 from rlhf_tui.training.ppo import TrainPrompt
 from rlhf_tui.training.rollout import Scoring, bare_experiences, response_logprobs
+
+_ROUNDS = 4  # how often every row of the sampler is used in one part
 
 
 @dataclass(frozen=True)
@@ -76,16 +81,21 @@ def compare(
     seed: int,
     emit: EventSink,
     boundary: Callable[[], None],
+    kept: Path | None = None,
 ) -> Comparison:
     """Sample base and policy on the same prompts with the same seed and measure both.
 
-    Temperature and length limit are those of PPO. Intervals are bootstrapped over prompts.
+    Temperature and length limit are those of PPO. Intervals are bootstrapped over prompts. Completions are sampled in
+    parts, with a `boundary` after each, and kept in the folder `kept`: called again, it goes on from there.
     """
     each = settings.samples_per_prompt
-    before = _answers(roles, roles.reference(), "before", prompts, settings, ppo, scoring, seed, emit)
-    boundary()
-    after = _answers(roles, roles.acting("policy"), "after", prompts, settings, ppo, scoring, seed, emit)
-    boundary()
+    wanted = [prompt.ids for prompt in prompts for _ in range(each)]
+    sampler = _Sampler(roles, wanted, each, ppo, seed, emit, boundary, kept)
+    base = (roles.base.location.published_name, roles.base.quantisation)
+    before = _scored(roles, "before", wanted, sampler.draw("before", roles.reference, base), ppo, scoring, emit)
+    policy = roles.fingerprint("policy")
+    drawn = sampler.draw("after", lambda: roles.acting("policy"), (*base, policy))
+    after = _scored(roles, "after", wanted, drawn, ppo, scoring, emit)
     emit(Stage("measuring the KL"))
     kl = mean_interval(after.by_prompt(_kl(roles, after, ppo), each), resamples=settings.bootstrap, seed=seed)
     _show(roles, prompts, before, after, each, emit)
@@ -112,33 +122,81 @@ def compare(
     )
 
 
-def _answers(
+@dataclass(frozen=True)
+class _Sampler:
+    """Draws a completion for every prompt of `wanted`, a part at a time; each part is kept when it is there."""
+
+    roles: Roles
+    wanted: Sequence[tuple[int, ...]]
+    each: int
+    ppo: PpoSettings
+    seed: int
+    emit: EventSink
+    boundary: Callable[[], None]
+    kept: Path | None
+
+    def draw(self, side: str, role: Callable[[], AbstractContextManager[None]], model: object) -> list[Completion]:
+        """All completions of one side, in the order of `wanted`. `model`: what tells this model from another."""
+        self.emit(Stage(f"sampling {side}"))
+        size = self.each * max(1, _ROUNDS * self.ppo.sampling_rows // self.each)
+        drawn: list[Completion] = []
+        for start in range(0, len(self.wanted), size):
+            drawn += self._part(side, role, model, start, self.wanted[start : start + size])
+            self.boundary()
+        return drawn
+
+    def _part(
+        self,
+        side: str,
+        role: Callable[[], AbstractContextManager[None]],
+        model: object,
+        start: int,
+        wanted: Sequence[tuple[int, ...]],
+    ) -> list[Completion]:
+        sampling = Sampling(self.ppo.max_new_tokens, self.ppo.temperature)
+        end_ids, seed = self.roles.base.chat.end_ids, _seed_of_part(self.seed, start)
+        path = self.kept / f"{side}-{start:06d}.json" if self.kept is not None else None
+        key = key_of(model, wanted, sampling, end_ids, seed)
+        there = recall(path, key) if path is not None else None
+        if there is not None:
+            self._progress(side, start + len(there))
+            return there
+        with role():
+            drawn = sample(
+                self.roles.base.model,
+                wanted,
+                sampling,
+                end_ids=end_ids,
+                rows=self.ppo.sampling_rows,
+                seed=seed,
+                progress=lambda finished: self._progress(side, start + finished),
+            )
+        if path is not None:
+            keep(path, key, drawn)
+        return drawn
+
+    def _progress(self, side: str, done: int) -> None:
+        self.emit(Progress(done, len(self.wanted), f"completions {side}"))
+
+
+def _seed_of_part(seed: int, start: int) -> int:
+    """A seed for each part, the same for both sides."""
+    return int.from_bytes(hashlib.sha256(f"{seed}/{start}".encode()).digest()[:6], "big") if start else seed
+
+
+def _scored(
     roles: Roles,
-    role: AbstractContextManager[None],
     name: str,
-    prompts: Sequence[TrainPrompt],
-    settings: CompareSettings,
+    wanted: Sequence[tuple[int, ...]],
+    completions: Sequence[Completion],
     ppo: PpoSettings,
     scoring: Scoring,
-    seed: int,
     emit: EventSink,
 ) -> _Answers:
-    emit(Stage(f"sampling {name}"))
-    wanted = [prompt.ids for prompt in prompts for _ in range(settings.samples_per_prompt)]
-    with role:
-        completions = sample(
-            roles.base.model,
-            wanted,
-            Sampling(ppo.max_new_tokens, ppo.temperature),
-            end_ids=roles.base.chat.end_ids,
-            rows=ppo.sampling_rows,
-            seed=seed,
-            progress=lambda finished: emit(Progress(finished, len(wanted), f"completions {name}")),
-        )
-    sequences = [Tokens(tuple(ids), one.ids) for ids, one in zip(wanted, completions, strict=True)]
+    sequences = [Tokens(ids, one.ids) for ids, one in zip(wanted, completions, strict=True)]
     emit(Stage(f"scoring {name}"))
     sizes = MicroBatching(roles.base, ppo.micro_batch_tokens, "off")
-    raw = score_tokens(roles, sequences, scoring.pooling, sizes)
+    raw = score_tokens(roles, sequences, sizes)
     scores = ((raw - scoring.mean) / scoring.deviation).tolist()
     return _Answers(sequences, [one.ended for one in completions], scores)
 

@@ -48,8 +48,9 @@ def export_merged(
                 why=f"Their KL is {check.kl:.2g} nats a token; {KL_LIMIT:g} is allowed.",
                 todo="Export with --set export.dtype=fp32, and report this with the model's name.",
             )
-        _finish(folder, replace(facts, check=asdict(check)), record)
-    return {"path": str(target), "format": "merged", "dtype": dtype, "check": asdict(check)}
+        found = {"format": "merged", "dtype": dtype, "check": asdict(check)}
+        _finish(folder, replace(facts, check=asdict(check)), {**record, **found})
+    return {"path": str(target)} | found
 
 
 def export_adapter(roles: Roles, target: Path, *, facts: Facts, record: Mapping[str, Any]) -> dict[str, Any]:
@@ -64,6 +65,18 @@ def export_adapter(roles: Roles, target: Path, *, facts: Facts, record: Mapping[
         write_tokenizer(roles, folder)
         _finish(folder, facts, record)
     return {"path": str(target), "format": "adapter"}
+
+
+def finished_export(target: Path, run: str) -> dict[str, Any] | None:
+    """What the run called `run` said of the export it wrote to `target`; None when that was not this run's work."""
+    try:
+        record = json.loads((target / RECORD).read_text(encoding="utf-8"))
+        if record["run"] != run:
+            return None
+        found = {name: record[name] for name in ("format", "dtype", "check") if name in record}
+        return {"path": str(target), "policy_run": record["policy"]["run"]} | found
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 @contextmanager

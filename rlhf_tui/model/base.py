@@ -13,7 +13,7 @@ from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, PreTrainedModel
 
 from rlhf_tui.errors import UserError
-from rlhf_tui.locate import Location, require
+from rlhf_tui.locate import Location, cannot_load, require
 from rlhf_tui.model.chat import Chat, chat_for
 from rlhf_tui.model.logprobs import reproduces_logits
 from rlhf_tui.model.starter import ensure_starter
@@ -76,7 +76,7 @@ def load_base(settings: ModelSettings, report: Callable[[str], None]) -> Base:
     )
     revision = (settings.revision or None) if location.kind == "hub" else None
     try:
-        tokenizer = AutoTokenizer.from_pretrained(path, revision=revision)
+        tokenizer = AutoTokenizer.from_pretrained(path, revision=revision, trust_remote_code=False)
         model, report_of_loading = AutoModelForCausalLM.from_pretrained(
             path,
             output_loading_info=True,
@@ -84,16 +84,13 @@ def load_base(settings: ModelSettings, report: Callable[[str], None]) -> Base:
             dtype=dtype,
             device_map={"": device},
             use_safetensors=True,
+            trust_remote_code=False,
             **_quantisation_arguments(quantisation, dtype),
         )
         if report_of_loading["missing_keys"]:
             raise ValueError(f"Weights are missing: {sorted(report_of_loading['missing_keys'])[:3]}")
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        raise UserError(
-            f"The model {settings.name!r} cannot be loaded.",
-            why=str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__,
-            todo="Check that the folder or hub id holds a causal language model with safetensors weights.",
-        ) from error
+        raise cannot_load(settings.name, error) from error
     # what adapters and cards will say they belong to: never a local path
     model.name_or_path = model.config._name_or_path = location.published_name
     for layer in model.modules():

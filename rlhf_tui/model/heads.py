@@ -1,9 +1,24 @@
-"""The scalar head of the reward and value roles: one number from a hidden state, always in fp32."""
+"""The scalar head of the reward and value roles: one number from a hidden state, always in fp32, and where it reads."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import Literal
+
 import torch
 from torch import Tensor, nn
+
+Pooling = Literal["last", "mean"]
+
+
+@dataclass(frozen=True)
+class Reading:
+    """Where the roles with a head read a text."""
+
+    layer: int = 0
+    """after how many layers of the model; 0: after all of them"""
+    pooling: Pooling = "last"
+    """'last': at the last token; 'mean': the mean over the completion's tokens"""
 
 
 class ScalarHead(nn.Module):

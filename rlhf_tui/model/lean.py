@@ -32,6 +32,8 @@ Forward = Callable[..., Any]
 def install(model: PreTrainedModel) -> None:
     """Replace norms and gated blocks of the decoder where ours give the same values and the same gradients."""
     for module in model.get_decoder().modules():
+        if "forward" in vars(module):
+            continue  # taken already
         if _is_norm(module):
             for gain in (_own_gain, _gain_above_one):
                 if _take(module, partial(_norm, module, module.forward, gain), module.weight.shape[-1]):

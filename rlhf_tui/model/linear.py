@@ -120,7 +120,9 @@ def _with_adapter(layer: Any) -> Tensor | None:
     if layer.disable_adapters:
         return weight
     for name in layer.active_adapters:
-        if name not in layer.lora_A or name in layer.lora_variant or layer.lora_bias[name]:
+        if name not in layer.lora_A:
+            continue  # a role that changes other layers
+        if name in layer.lora_variant or layer.lora_bias[name]:
             return None
         weight = torch.addmm(weight, layer.lora_B[name].weight, layer.lora_A[name].weight, alpha=layer.scaling[name])
     return weight

@@ -43,7 +43,8 @@ class Adapted:
 
 def install(layer: LoraLayer) -> None:
     """Let `layer` compute as above wherever that is the same thing, and as PEFT does wherever it is not."""
-    layer.forward = partial(_forward, layer, layer.forward)
+    if "forward" not in vars(layer):
+        layer.forward = partial(_forward, layer, layer.forward)
 
 
 def applicable(layer: Any, x: Tensor) -> tuple[Adapted, Tensor, Tensor] | None:
@@ -113,16 +114,20 @@ def _weight(base: Any, dtype: torch.dtype) -> Tensor:
 
 def _forward(layer: Any, peft_forward: Any, x: Tensor, *arguments: Any, **options: Any) -> Tensor:
     found = None if arguments or options else applicable(layer, x)
-    if not torch.is_grad_enabled():
-        if found is not None:
-            return product(found[0], x, *found[1:])[0]
-        if layer.disable_adapters and not layer.merged:
-            return _base_product(layer.base_layer, x)  # the very product that the adapted layer adds to
+    if found is None and not layer.merged and not (torch.is_grad_enabled() and x.requires_grad) and _idle(layer):
+        return _base_product(layer.base_layer, x)  # the very product that the adapted layer adds to
+    if not torch.is_grad_enabled() and found is not None:
+        return product(found[0], x, *found[1:])[0]
     if found is None:
         left: Tensor = peft_forward(x, *arguments, **options)
         return left
     y: Tensor = _Product.apply(x, *found)  # type: ignore[no-untyped-call]
     return y
+
+
+def _idle(layer: Any) -> bool:
+    """Whether the active role changes nothing here: all adapters off, or none of its own in this layer."""
+    return layer.disable_adapters or not any(name in layer.lora_A for name in layer.active_adapters)
 
 
 class _Product(torch.autograd.Function):

@@ -9,10 +9,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -26,12 +25,14 @@ from torch import Tensor, nn
 from rlhf_tui.errors import UserError
 from rlhf_tui.model import lean, lora
 from rlhf_tui.model.base import Base
-from rlhf_tui.model.decoder import Decoder, SplitDecoder, decoder_for
-from rlhf_tui.model.heads import ScalarHead
+from rlhf_tui.model.decoder import Decoder, SplitDecoder, decoder_for, runs_in_part
+from rlhf_tui.model.heads import Reading, ScalarHead
 from rlhf_tui.settings import AdapterSettings
+from rlhf_tui.swap import replacing
 
 Role = Literal["policy", "reward", "value", "gold"]
 WITH_HEAD = ("reward", "value", "gold")
+_READING = tuple(field.name for field in fields(Reading))
 
 ADAPTER_FILE = "adapter_model.safetensors"
 HEAD_FILE = "head.safetensors"
@@ -45,7 +46,11 @@ class RoleTableError(RuntimeError):
 class Roles:
     """The adapters and heads on one base model."""
 
-    def __init__(self, base: Base, settings: AdapterSettings, *, seed: int) -> None:
+    def __init__(self, base: Base, settings: AdapterSettings, *, seed: int, reading: Reading | None = None) -> None:
+        """`reading`: where the roles with a head read; their adapters lie right below. None: at the model's end.
+
+        Raises UserError when this model's stack cannot be left where they read.
+        """
         self.base = base
         self._settings = settings
         self._seed = seed
@@ -55,7 +60,9 @@ class Roles:
         self._learning: str | None = None
         depth = base.model.config.get_text_config().num_hidden_layers
         self._depth, self._adapted = depth, min(settings.layers or depth, depth)
+        self.reading = reading_of(base, reading or Reading())
         self._decoder: Decoder | None = None
+        self._reader: Decoder | None = None
         linear = (name for name, module in base.model.get_decoder().named_modules() if isinstance(module, nn.Linear))
         self._targets = sorted({name.rpartition(".")[2] for name in linear})
 
@@ -70,10 +77,10 @@ class Roles:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             if self._peft is None:
-                self._peft = get_peft_model(self.base.model, self._config(), adapter_name=role)
-                self._quicken()
+                self._peft = get_peft_model(self.base.model, self._config(role), adapter_name=role)
             else:
-                self._peft.add_adapter(role, self._config())
+                self._peft.add_adapter(role, self._config(role))
+            self._quicken()
         if role in WITH_HEAD:
             self._heads[role] = ScalarHead(self.base.model.config.get_text_config().hidden_size, self.base.device)
         self._rest()
@@ -124,10 +131,14 @@ class Roles:
         if source in self._heads and target in self._heads:
             self._heads[target].load_state_dict(self._heads[source].state_dict())
 
-    def _config(self) -> LoraConfig:
-        wanted = None
-        if self._adapted < self._depth:
-            wanted = list(range(self._depth - self._adapted, self._depth))
+    def _layers(self, role: str) -> range:
+        """The layers that the adapter of `role` changes: those right below where it is read."""
+        last = self.reading.layer or self._depth if role in WITH_HEAD else self._depth
+        return range(max(0, last - self._adapted), last)
+
+    def _config(self, role: str) -> LoraConfig:
+        layers = self._layers(role)
+        wanted = list(layers) if len(layers) < self._depth else None
         return LoraConfig(
             task_type="CAUSAL_LM",
             r=self._settings.rank,
@@ -146,15 +157,31 @@ class Roles:
 
     @property
     def decoder(self) -> Decoder:
-        """The decoder stack, with the layers that no adapter touches run once for all roles."""
+        """The whole stack, for policy and reference; the layers below the policy's adapter run once for both."""
         if self._decoder is None:
-            self._decoder = decoder_for(self.base.model, self._depth - self._adapted)
+            self._decoder = decoder_for(self.base.model, self._layers("policy").start)
         return self._decoder
 
     @property
+    def reader(self) -> Decoder:
+        """The stack as far as roles with a head read it; the layers below their adapters run once for all of them.
+
+        Where they read at the model's end this is `decoder`.
+        """
+        if not self.reading.layer:
+            return self.decoder
+        if self._reader is None:
+            self._reader = decoder_for(self.base.model, self._layers("reward").start)
+        return self._reader
+
+    @property
     def shares_layers(self) -> bool:
-        """Whether there are layers that run once for all roles."""
-        return isinstance(self.decoder, SplitDecoder)
+        """Whether there are layers that run once for all roles with a head."""
+        return isinstance(self.reader, SplitDecoder)
+
+    def read(self, lower: Tensor) -> Tensor:
+        """The result of `reader.lower` → hidden state (batch, length, hidden) where roles with a head are read."""
+        return self.reader.upper(lower, self.reading.layer or None)
 
     def head(self, role: Role) -> ScalarHead:
         return self._heads[role]
@@ -253,19 +280,16 @@ class Roles:
 
     def save(self, role: Role, folder: Path, facts: Mapping[str, Any]) -> None:
         """Write the adapter and head of `role` to `folder`, whole or not at all, with hashes and `facts`."""
-        beside = folder.with_name(folder.name + ".partial")
-        shutil.rmtree(beside, ignore_errors=True)
-        beside.mkdir(parents=True)
-        config = self._config()
-        config.inference_mode = True
-        # PEFT turns this into a set, and the order of a set differs from run to run
-        config.target_modules = self._targets
-        config.save_pretrained(str(beside))
-        save_file(self.adapter_state(role), beside / ADAPTER_FILE, metadata={"format": "pt"})
-        if role in self._heads:
-            save_file({k: v.cpu() for k, v in self._heads[role].state_dict().items()}, beside / HEAD_FILE)
-        write_manifest(beside, role, self._layout(), facts)
-        replace_folder(beside, folder)
+        with replacing(folder) as beside:
+            config = self._config(role)
+            config.inference_mode = True
+            # PEFT turns this into a set, and the order of a set differs from run to run
+            config.target_modules = self._targets
+            config.save_pretrained(str(beside))
+            save_file(self.adapter_state(role), beside / ADAPTER_FILE, metadata={"format": "pt"})
+            if role in self._heads:
+                save_file({k: v.cpu() for k, v in self._heads[role].state_dict().items()}, beside / HEAD_FILE)
+            write_manifest(beside, role, self._layout(role), facts)
 
     def _write_adapter(self, role: Role, state: Mapping[str, Tensor]) -> None:
         try:
@@ -284,23 +308,57 @@ class Roles:
                 todo=f"Train the {role} adapter again on this model.",
             )
 
-    def _layout(self) -> dict[str, Any]:
-        return {
+    def _layout(self, role: str) -> dict[str, Any]:
+        layout: dict[str, Any] = {
             "base": self.base.location.published_name,
             "quantisation": self.base.quantisation,
             "rank": self._settings.rank,
             "alpha": self._settings.alpha,
-            "layers": self._adapted,
+            "layers": len(self._layers(role)),
         }
+        return layout | asdict(self.reading) if role in WITH_HEAD else layout
 
     def _require_same(self, manifest: Mapping[str, Any], folder: Path) -> None:
-        for name, current in self._layout().items():
+        role = str(manifest["role"])
+        for name, current in self._layout(role).items():
             saved = manifest["layout"].get(name)
+            if saved != current and name in _READING:
+                raise UserError(
+                    f"The {role} adapter in {folder} is read elsewhere than the others here.",
+                    why=f"It was made with {name} = {saved!r}; here it is {current!r}.",
+                    todo="Train the reward model again, and then PPO: both are read at the same place.",
+                )
             if saved != current:
                 raise UserError(
                     f"The adapter in {folder} was made with {name} = {saved!r}, and the settings now say {current!r}.",
                     todo="Set it back, or train that stage again with the new setting.",
                 )
+
+
+def reading_of(base: Base, reading: Reading) -> Reading:
+    """The same, 0 in place of a layer at or beyond this model's end. Raises UserError when it has no list of them."""
+    if reading.layer in range(1, base.model.config.get_text_config().num_hidden_layers):
+        if not runs_in_part(base.model):
+            raise UserError(
+                f"This model cannot be read after layer {reading.layer}.",
+                why=f"{type(base.model).__name__} does not keep its layers in a list.",
+                todo="Set reward.layer to a number beyond its layers, such as 1000: it is then read at its end.",
+            )
+        return reading
+    return replace(reading, layer=0)
+
+
+def saved_reading(folder: Path, role: str) -> Reading:
+    """Where the head of the role saved in `folder` reads. Raises UserError when anything is amiss there."""
+    layout = read_manifest(folder, role)["layout"]
+    try:
+        return Reading(layout["layer"], layout["pooling"])
+    except KeyError:
+        raise UserError(
+            f"The {role} adapter in {folder} does not say where it is read.",
+            why="An earlier version of this program wrote it.",
+            todo="Train the reward model again.",
+        ) from None
 
 
 def write_manifest(folder: Path, role: str, layout: Mapping[str, Any], facts: Mapping[str, Any]) -> None:
@@ -342,20 +400,6 @@ def read_manifest(folder: Path, role: str) -> dict[str, Any]:
                 todo="Train this stage again, or restore the file from a backup.",
             )
     return manifest
-
-
-def replace_folder(beside: Path, folder: Path) -> None:
-    """Put the finished folder `beside` in the place of `folder`, after its files have reached the disk."""
-    for path in beside.rglob("*"):
-        if path.is_file():
-            with path.open("rb") as file:
-                os.fsync(file.fileno())
-    old = folder.with_name(folder.name + ".old")
-    shutil.rmtree(old, ignore_errors=True)
-    if folder.exists():
-        folder.rename(old)
-    beside.rename(folder)
-    shutil.rmtree(old, ignore_errors=True)
 
 
 def file_sha256(path: Path) -> str:

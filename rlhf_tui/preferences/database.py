@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import sqlite3
 from collections.abc import Callable, Iterator
@@ -11,12 +12,14 @@ from importlib import resources
 from pathlib import Path
 from typing import Literal
 
-from rlhf_tui.errors import UsageError, UserError
+from rlhf_tui.errors import DiskError, UsageError, UserError
 from rlhf_tui.preferences import migration
 
 APPLICATION_ID = 0x524C4846  # 'RLHF', as in schema.sql
 VERSION = 2
 ROOM = 2**18  # bytes: with less than that free, an I/O error means that the disk is full
+
+_NO_LOCKS = (sqlite3.SQLITE_IOERR_LOCK, sqlite3.SQLITE_IOERR_SHMLOCK, sqlite3.SQLITE_IOERR_RDLOCK)
 
 Value = str | int | float | None
 Row = sqlite3.Row
@@ -40,8 +43,11 @@ def after(moment: str | None, present: str) -> str:
 class Database:
     """One connection. Every error a user can act on leaves it as a `UserError`."""
 
-    def __init__(self, path: Path, *, patience: float, mode: Literal["rw", "ro"] = "rw") -> None:
-        """Open an existing file. `patience`: seconds to wait for another program's lock; mode 'ro' only reads."""
+    def __init__(self, path: Path, *, patience: float, mode: Literal["rw", "ro", "ro&immutable=1"] = "rw") -> None:
+        """Open an existing file. `patience`: seconds to wait for another program's lock; mode 'ro' only reads.
+
+        'ro&immutable=1' reads where nothing at all can be written, not even the index that readers share.
+        """
         self.path = path
         with self._plain_errors():
             self._connection = sqlite3.connect(
@@ -133,6 +139,7 @@ class Database:
     def copy_to(self, path: Path) -> None:
         """Write a consistent copy of the whole file to `path`, also while others are writing."""
         with self._plain_errors():
+            os.close(os.open(path, os.O_WRONLY | os.O_CREAT, 0o600))
             target = sqlite3.connect(path)
             try:
                 self._connection.backup(target)
@@ -152,7 +159,7 @@ def schema() -> str:
 def create(path: Path, *, patience: float) -> Database:
     """Make a new, empty store file. Raises UsageError when `path` exists, UserError when it cannot be made."""
     try:
-        path.open("x").close()
+        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))  # -wal and -shm take this mode over
     except FileExistsError:
         raise UsageError(f"{path} exists already.", todo="Choose another place, or remove it first.") from None
     except OSError as error:
@@ -177,7 +184,7 @@ def open_existing(path: Path, *, patience: float) -> Database:
     Raises UsageError when it is missing, not ours, or of a newer version.
     """
     require_file(path)
-    database = Database(path, patience=patience)
+    database = Database(path, patience=patience, mode=_mode(path))
     try:
         version = version_of(database)
         if version < VERSION:
@@ -187,6 +194,14 @@ def open_existing(path: Path, *, patience: float) -> Database:
         database.close()
         raise
     return database
+
+
+def _mode(path: Path) -> Literal["rw", "ro", "ro&immutable=1"]:
+    """How the file can be opened: on a read-only disk, or in a folder of somebody else, it can still be read."""
+    if os.access(path.parent, os.W_OK):
+        return "rw"
+    left = path.with_name(path.name + "-wal")  # changes that are not in the file itself yet
+    return "ro" if left.exists() and left.stat().st_size else "ro&immutable=1"
 
 
 def version_of(database: Database) -> int:
@@ -229,6 +244,12 @@ def in_plain_words(error: sqlite3.Error, path: Path) -> UserError | None:
             why="Another program has been writing to it for too long.",
             todo="Close the other program, or try again when it is done. Nothing was changed.",
         )
+    if primary == sqlite3.SQLITE_PROTOCOL or code in _NO_LOCKS:
+        return UserError(
+            f"{path} cannot be locked.",
+            why=f"{error}. Some network file systems have no file locks.",
+            todo="Keep the project on a local disk.",
+        )
     if primary in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM, sqlite3.SQLITE_AUTH):
         return UserError(
             f"{path} cannot be written.",
@@ -249,8 +270,14 @@ def in_plain_words(error: sqlite3.Error, path: Path) -> UserError | None:
         )
     # In WAL mode a full disk may also come as an I/O error (the shared index cannot grow).
     if primary == sqlite3.SQLITE_FULL or (primary == sqlite3.SQLITE_IOERR and _no_room(path)):
-        return UserError(
+        return DiskError(
             f"{path} cannot grow.", why="The disk is full.", todo="Free some space and try again. Nothing was changed."
+        )
+    if primary == sqlite3.SQLITE_CANTOPEN and not os.access(path.parent, os.W_OK):
+        return UserError(
+            f"{path} cannot be read where it is.",
+            why=f"The folder is read-only, and the last changes are still in {path.name}-wal beside it.",
+            todo="Copy the whole project to a folder you may write to.",
         )
     if primary in (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_IOERR):
         return UserError(

@@ -184,6 +184,10 @@ class Store:
         """
         return tasks.make_tasks(self.database, prompt_id, kind=kind, size=size, max_similarity=max_similarity)
 
+    def pairs_with(self, completion_ids: Sequence[int]) -> int:
+        """How many pairs in the queue offer one of these completions, or two."""
+        return tasks.pairs_with(self.database, completion_ids)
+
     def near_duplicates(self, completion_ids: Sequence[int]) -> int:
         """How many of these completions are offered to nobody, because they are too like another one."""
         return tasks.near_duplicates(self.database, completion_ids)

@@ -124,6 +124,15 @@ def near_duplicates(db: Database, completion_ids: Sequence[int]) -> int:
     )
 
 
+def pairs_with(db: Database, completion_ids: Sequence[int]) -> int:
+    """How many pairs in the queue offer one of these completions, or two."""
+    return db.number(
+        """SELECT COUNT(DISTINCT t.id) FROM task t JOIN task_item i ON i.task_id = t.id
+        WHERE t.kind = 'pair' AND t.position >= 0 AND i.completion_id IN(SELECT value FROM json_each(?))""",
+        json.dumps(list(completion_ids)),
+    )
+
+
 def pair_up(candidates: Sequence[Completion]) -> list[tuple[Completion, Completion]]:
     """Disjoint pairs in the given order, across model and settings as long as two kinds are left."""
     kinds: dict[tuple[str, int | None], list[Completion]] = {}

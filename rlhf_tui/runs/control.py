@@ -15,8 +15,8 @@ from types import FrameType
 from typing import Literal, NamedTuple
 
 from rlhf_tui.errors import UsageError, UserError
-from rlhf_tui.runs.events import EventSink, Stage
-from rlhf_tui.runs.folder import PAUSED, RunFolder, write_whole
+from rlhf_tui.runs.events import Alert, EventSink, Stage
+from rlhf_tui.runs.folder import PAUSED, WAITING, RunFolder, write_whole
 
 Verb = Literal["pause", "resume", "save", "stop"]
 
@@ -87,29 +87,47 @@ class Requests(NamedTuple):
 class Control:
     """The worker's ear. `folders` are control folders: the run's own, and those of the runs it is part of.
 
-    `emit`, when given, hears Stage('paused') and Stage('resumed').
+    `emit`, when given, hears Stage('paused') and Stage('resumed'). `give_back` is called before a pause, to free the
+    memory: it does not return, or says why it could not (nothing where that is no matter).
     """
 
     def __init__(
-        self, folders: Sequence[Path], *, emit: EventSink | None = None, signals: StopSignal = stop_signal
+        self,
+        folders: Sequence[Path],
+        *,
+        emit: EventSink | None = None,
+        signals: StopSignal = stop_signal,
+        give_back: Callable[[], str] = lambda: "",
     ) -> None:
         self._folders = tuple(folders)
         self._emit = emit
         self._signals = signals
+        self._give_back = give_back
 
     def poll(self) -> Requests:
-        """What is asked now. Changes nothing."""
+        """What is asked now. Changes nothing. Raises UserError when the folder it listens to is gone."""
+        self._require_there()
         return Requests(
             pause=self._asked("pause"),
             stop=self._signals.count > 0 or self._asked("stop"),
             save=self._asked("save"),
         )
 
+    def _require_there(self) -> None:
+        """A worker whose folder was moved hears nobody any more, and would save where nobody looks."""
+        folder = self._folders[0]
+        if not folder.is_dir():
+            raise UserError(
+                f"{folder.parent} is no longer there.",
+                why="The project was moved, renamed or removed while the run was going on.",
+                todo="'rlhf-tui runs resume' in its new place goes on from what is saved there.",
+            )
+
     def boundary(self, save: Callable[[], None]) -> None:
         """Between two steps: do what is asked, and return when the run should go on.
 
         Every request saves first, once: a paused run may never get the chance again. While paused,
-        waits. Raises StopRequested when asked to stop.
+        waits. Raises StopRequested when asked to stop, UserError when the run's folder is gone.
         """
         saved = paused = False
         try:
@@ -122,8 +140,9 @@ class Control:
                     raise StopRequested
                 if asked.pause:
                     if not paused:
+                        kept = self._give_back()
                         paused = True
-                        self._mark_paused()
+                        self._mark_paused(kept)
                     time.sleep(_POLL)
         finally:
             if paused:
@@ -131,12 +150,16 @@ class Control:
         if paused:
             self._say("resumed")
 
-    def _mark_paused(self) -> None:
+    def _mark_paused(self, kept: str) -> None:
         # A mark for `RunFolder.status`. On a full disk the pause itself still holds.
         with suppress(OSError):
             for folder in self._folders:
                 (folder / PAUSED).touch(mode=0o600)
         self._say("paused")
+        if kept and self._emit is not None:
+            message = "Paused, but the memory of the model is still taken."
+            remedy = "'rlhf-tui runs stop' frees it; 'rlhf-tui runs resume' then goes on from what is saved."
+            self._emit(Alert("warning", "pause-keeps-memory", message, why=kept, remedy=remedy))
 
     def _say(self, name: str) -> None:
         if self._emit is not None:
@@ -151,6 +174,6 @@ class Control:
 
 
 def clear(run: RunFolder) -> None:
-    """Drop all requests to `run` and its pause mark: they belonged to an execution that is over."""
-    for name in (*_FILES, PAUSED):
+    """Drop all requests to `run` and its marks: they belonged to an execution that is over."""
+    for name in (*_FILES, PAUSED, WAITING):
         (run.control_dir / name).unlink(missing_ok=True)

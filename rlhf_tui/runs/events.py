@@ -104,12 +104,19 @@ class Checkpoint(msgspec.Struct, frozen=True, tag_field="type", tag="checkpoint"
 
 
 class Done(msgspec.Struct, frozen=True, tag_field="type", tag="done"):
-    """Last event of an execution. `error` has the keys what, why and todo."""
+    """Last event of an execution. `error` has the keys what, why and todo.
+
+    `cause` says for programs why it ended where the status leaves that open: for 'failed' one of
+    `error` (something the user can act on), `bug` (the traceback is in worker.log), `out_of_memory`,
+    `disk_full`, `card_lost`, `no_start`; for 'stopped' `signal` or `interrupted` (a second signal,
+    nothing saved), and nothing when it was asked for. Journals of older versions have none.
+    """
 
     status: Literal["finished", "stopped", "failed"]
     message: str = ""
     error: dict[str, str] | None = None
     result: dict[str, Any] = {}
+    cause: str = ""
 
 
 Event = Launch | Stage | Progress | Metric | Sample | Memory | Alert | Checkpoint | Done

@@ -4,9 +4,11 @@
         run.json        settings, versions, seeds, parents; written once, when the run is made
         events.jsonl    the journal: one writer (the worker), any number of readers
         worker.log      what the worker and its libraries printed; tracebacks
-        lock            locked by the worker for as long as it lives
-        control/        requests to the worker, and its 'paused' mark
+        lock            locked by the worker for as long as it lives; says who holds or held it
+        exit.json       how the worker's process ended, when whoever started it was there to see it
+        control/        requests to the worker, and its 'paused' and 'waiting' marks
         checkpoints/
+        tensorboard/    the same figures as TensorBoard's event files, if run.tensorboard is on
 
 Whether a run lives is asked of the lock, never of a process id: the kernel frees the lock however
 the worker dies, and no other process can be mistaken for it.
@@ -35,17 +37,26 @@ from rlhf_tui import __version__
 from rlhf_tui.errors import UsageError, UserError, nearest
 from rlhf_tui.project import Project
 from rlhf_tui.runs.events import Done
+from rlhf_tui.runs.holder import Holder, sign
 from rlhf_tui.runs.journal import last_event
 
-Status = Literal["queued", "running", "paused", "finished", "stopped", "failed", "crashed"]
+#: 'new': no worker was ever started; 'queued': its worker waits for the model, which another run has.
+Status = Literal["new", "queued", "running", "paused", "finished", "stopped", "failed", "crashed"]
 
-PAUSED = "paused"  # in control/: the worker is waiting
+PAUSED = "paused"  # in control/: the worker waits to be told to go on
+MODEL_LOCK = "model.lock"  # in runs/: locked by the worker that has the model (see `turn`)
+WAITING = "waiting"  # in control/: the worker waits for the model; holds its place in the queue
 _NAME = re.compile(r"(?P<kind>[a-z][a-z0-9_]*)-(?P<number>\d{4,})")
 #: The adapters that a run of a kind reads.
 _READS = {"ppo": ("reward",), "compare": ("reward", "policy"), "export": ("policy",)}
 _CLAIM = re.compile(r"\.(?P<number>\d{4,})")
 _PACKAGES = ("torch", "transformers", "peft", "bitsandbytes", "safetensors", "msgspec")
 _LOCK_TRIES, _LOCK_WAIT = 20, 0.025
+
+#: The open lock files of the runs that this process holds, the whole before its parts.
+held_locks: dict[Path, int] = {}
+#: Those that it was given by the process that it replaced (see `pausing`), until it takes them with `RunFolder.lock`.
+inherited_locks: dict[Path, int] = {}
 
 
 class RunBusy(UserError):
@@ -148,7 +159,7 @@ class RunFolder:
         except BlockingIOError:
             return True
         except OSError as error:
-            raise _no_locks(self.lock_path, error) from None
+            raise no_locks(self.lock_path, error) from None
         finally:
             os.close(fd)
         return False
@@ -156,12 +167,31 @@ class RunFolder:
     @contextmanager
     def lock(self) -> Iterator[None]:
         """Hold the run, as its worker does. Raises RunBusy when somebody else holds it."""
-        fd = os.open(self.lock_path, os.O_RDWR | os.O_CREAT, 0o600)
+        fd = inherited_locks.pop(self.path, -1)
+        if fd < 0:
+            fd = self._claimed()
+        held_locks[self.path] = fd
         try:
-            self._claim(fd)
+            sign(fd)
             yield
         finally:
+            del held_locks[self.path]
             os.close(fd)
+
+    def _claimed(self) -> int:
+        """The lock file, opened and locked."""
+        try:
+            fd = os.open(self.lock_path, os.O_RDWR | os.O_CREAT, 0o600)
+        except OSError as error:
+            raise UserError(
+                f"{self.name} cannot be locked.", why=str(error), todo="Check the disk and the folder's rights."
+            ) from None
+        try:
+            self._claim(fd)
+        except BaseException:
+            os.close(fd)
+            raise
+        return fd
 
     def _claim(self, fd: int) -> None:
         # A reader asking `alive` holds the lock for some microseconds: hence more than one try.
@@ -171,17 +201,26 @@ class RunFolder:
             except BlockingIOError:
                 time.sleep(_LOCK_WAIT)
             except OSError as error:
-                raise _no_locks(self.lock_path, error) from None
+                raise no_locks(self.lock_path, error) from None
         raise RunBusy(self.name)
+
+    def holder(self) -> Holder:
+        """Who holds the lock or held it last, as far as the file says."""
+        try:
+            return msgspec.json.decode(self.lock_path.read_bytes(), type=Holder)
+        except (OSError, msgspec.DecodeError, UnicodeDecodeError):
+            return Holder()
 
     def status(self) -> Status:
         """How the run fares. Costs a lock probe and the last line of the journal."""
         # The lock is asked first: a worker writes Done before it lets go, never after.
         if self.alive:
-            return "paused" if (self.control_dir / PAUSED).exists() else "running"
+            if (self.control_dir / PAUSED).exists():
+                return "paused"
+            return "queued" if (self.control_dir / WAITING).exists() else "running"
         if done := self.done():
             return done.status
-        return "crashed" if self._began() else "queued"
+        return "crashed" if self._began() else "new"
 
     def done(self) -> Done | None:
         """How the last execution ended; None while it goes on, before it began, and after a crash."""
@@ -224,6 +263,11 @@ def latest(project: Project, kind: str, status: Status | None = None) -> RunFold
     return None
 
 
+def named(runs: Path, name: str) -> RunFolder | None:
+    """The run of that exact name in the folder `runs`, if there may be one; the name may come from anywhere."""
+    return RunFolder(runs / name) if _NAME.fullmatch(name) else None
+
+
 def find(project: Project, name: str) -> RunFolder:
     """The run called `name`, or with that number. Raises UsageError, naming the nearest one."""
     runs = {run.name: run for run in list_runs(project)}
@@ -263,7 +307,7 @@ def create_run(
         settings=settings.model_dump(mode="json"),
         overrides=tuple(overrides),
         options=dict(options or {}),
-        parents=_made_by(project, kind) | dict(parents or {}),
+        parents=makers(project, kind) | dict(parents or {}),
         versions=_versions(),
         host=_host(),
         seed=settings.run.seed,
@@ -277,7 +321,7 @@ def create_run(
         ) from None
 
 
-def _made_by(project: Project, kind: str) -> dict[str, str]:
+def makers(project: Project, kind: str) -> dict[str, str]:
     """The runs whose adapters a run of `kind` reads, as the adapters' manifests say; a broken one says nothing."""
     found: dict[str, str] = {}
     for role in _READS.get(kind, ()):
@@ -375,7 +419,7 @@ def _host() -> dict[str, Any]:
     }
 
 
-def _no_locks(path: Path, error: OSError) -> UserError:
+def no_locks(path: Path, error: OSError) -> UserError:
     return UserError(
         f"{path} cannot be locked.",
         why=f"{error.strerror or error}. Some network file systems have no file locks.",

@@ -8,7 +8,6 @@ truncation and replacement of the file.
 
 from __future__ import annotations
 
-import errno
 import os
 import threading
 import time
@@ -17,20 +16,19 @@ from types import TracebackType
 
 import msgspec
 
-from rlhf_tui.errors import UserError
+from rlhf_tui.errors import FULL, DiskError, UserError
 from rlhf_tui.runs.events import VERSION, Checkpoint, Done, Event, Stamped, decode, encode, head
 
 CHUNK = 1 << 16
-FULL = {errno.ENOSPC, errno.EDQUOT}
 
 
-class DiskFull(UserError):
+class DiskFull(DiskError):
     """The disk (or the user's quota on it) has no room for another event."""
 
     def __init__(self, path: Path) -> None:
         super().__init__(
             "The disk is full.",
-            why=f"{path} could not take another line.",
+            why=f"There was no room left for {path}.",
             todo="Free some space, then start again from the last checkpoint.",
         )
 

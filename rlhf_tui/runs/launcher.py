@@ -15,11 +15,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 from rlhf_tui.errors import UserError
-from rlhf_tui.project import Project
+from rlhf_tui.project import Project, require_writable
+from rlhf_tui.runs.ending import note_exit
 from rlhf_tui.runs.events import Done, Launch, Stamped
 from rlhf_tui.runs.folder import RunBusy, RunFolder
 from rlhf_tui.runs.journal import JournalReader, JournalWriter
-from rlhf_tui.runs.worker import BUSY, STAGES
+from rlhf_tui.runs.turn import ModelBusy, model_holder, require_free
+from rlhf_tui.runs.worker import BUSY, STAGES, TAKEN
 
 _POLL = 0.05
 _LOG_LINES = 12
@@ -28,11 +30,15 @@ _LOG_LINES = 12
 def launch(project: Project, run: RunFolder, *, stages: str = STAGES, patience: float = 120.0) -> None:
     """Start the detached worker of `run`; returns once its Launch event is in the journal.
 
-    Raises RunBusy when the run has a worker already, UserError with the end of its log when it dies
-    before Launch or has not come that far after `patience` seconds; then nothing is left running.
+    Its turn to have the model may come later: see `turn`. Raises RunBusy when the run has a worker
+    already, ModelBusy when another run has the model and this one is not to wait, UserError with the
+    end of its log when it dies before Launch or has not come that far after `patience` seconds; then
+    nothing is left running.
     """
+    require_writable(project)
     if run.alive:
         raise RunBusy(run.name)
+    require_free(project, run.record.settings.get("run", {}).get("when_busy", ""), run.name)
     process = _start(project, run, stages)
     reader = JournalReader(run.events_path)
     deadline = time.monotonic() + patience
@@ -40,18 +46,31 @@ def launch(project: Project, run: RunFolder, *, stages: str = STAGES, patience: 
         # Asked before reading: a worker that has ended has written all it will ever write.
         code = process.poll()
         if _launched(reader, process.pid):
-            # Collects the exit code when the worker ends, so that no zombie stays behind.
-            threading.Thread(target=process.wait, daemon=True, name=f"reap {run.name}").start()
+            reaper = threading.Thread(target=_reap, args=(run, process), daemon=True, name=_reaper_name(run))
+            reaper.start()
             return
         if code == BUSY:
             raise RunBusy(run.name)
+        if code == TAKEN:
+            raise ModelBusy(run.name, model_holder(project))
         if code is not None:
-            raise _stillborn(run, f"Its process ended with code {code} before it began.")
+            ended = f"was killed by signal {-code}" if code < 0 else f"ended with code {code}"
+            raise _stillborn(run, f"Its process {ended} before it began.")
         if time.monotonic() > deadline:
             process.kill()
             process.wait()
             raise _stillborn(run, f"It had not begun after {patience:.0f} seconds and was ended.")
         time.sleep(_POLL)
+
+
+def await_exit(run: RunFolder, patience: float = 5.0) -> None:
+    """Wait until the worker's process has ended and how is noted, where this process had started it.
+
+    The kernel frees a dead worker's lock a moment before its parent learns how it died.
+    """
+    for thread in threading.enumerate():
+        if thread.name == _reaper_name(run):
+            thread.join(patience)
 
 
 def follow(run: RunFolder, on_event: Callable[[Stamped], None], *, poll: float = 0.2) -> Done | None:
@@ -68,8 +87,20 @@ def follow(run: RunFolder, on_event: Callable[[Stamped], None], *, poll: float =
         if not reader.caught_up:
             continue
         if not alive:
+            await_exit(run)
             return run.done()
         time.sleep(poll)
+
+
+def _reap(run: RunFolder, process: subprocess.Popen[bytes]) -> None:
+    """Collect the exit code when the worker ends, so that no zombie stays behind; keep it if it says anything."""
+    code = process.wait()
+    if run.done() is None:
+        note_exit(run, process.pid, code)
+
+
+def _reaper_name(run: RunFolder) -> str:
+    return f"reaper of {run.path}"
 
 
 def _start(project: Project, run: RunFolder, stages: str) -> subprocess.Popen[bytes]:
@@ -123,7 +154,7 @@ def _stillborn(run: RunFolder, why: str) -> UserError:
     )
     try:
         with run.lock(), JournalWriter(run.events_path) as journal:
-            journal(Done("failed", error.what, error.as_dict()))
+            journal(Done("failed", error.what, error.as_dict(), cause="no_start"))
     except UserError:
         pass  # busy or unwritable: the caller gets the reason either way
     return error

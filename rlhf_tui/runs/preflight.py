@@ -4,18 +4,26 @@ from __future__ import annotations
 
 from rlhf_tui import locate
 from rlhf_tui.errors import UsageError
-from rlhf_tui.project import Project
+from rlhf_tui.project import Project, require_writable
+from rlhf_tui.runs.notify import require_program
+from rlhf_tui.runs.turn import require_free
 from rlhf_tui.settings import Settings
 
 KINDS = ("generate", "reward", "ppo", "compare", "export")
 
 
 def require_ready(project: Project, kind: str, settings: Settings) -> None:
-    """Raise UsageError, saying what is missing and how to get it, when a run of `kind` cannot work yet."""
+    """Raise UsageError, saying what is missing and how to get it, when a run of `kind` cannot work yet.
+
+    Raises ModelBusy when it would have to wait for another run and is not to.
+    """
+    require_writable(project)
     _NEEDS[kind](project, settings)
     if kind != "export":  # the export measures the disk itself, when it knows what it will write
         locate.require_disk(project.root, 200 * 2**20, f"the {kind} run")
     locate.require(settings.model.name, settings.model.revision)
+    require_program(settings.notify, project.root)
+    require_free(project, settings.run.when_busy, f"The {kind} run")
 
 
 def _prompts(project: Project, split: str | None, purpose: str) -> None:

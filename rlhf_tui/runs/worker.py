@@ -2,10 +2,12 @@
 
     python -m rlhf_tui.runs.worker PROJECT RUN [--stages MODULE]
 
-It takes the run's lock, writes Launch, looks up the stage for the run's kind, hands it a
-`StageContext`, and writes Done whatever happens. Torch comes in with the stage, after Launch.
+It takes the run's lock, writes Launch, waits for its turn to have the model, looks up the stage for
+the run's kind, hands it a `StageContext`, and writes Done whatever happens. Torch comes in with the
+stage, after Launch.
 
-Exit codes: 0 the run finished or was stopped, 1 it failed, 2 wrong use, 75 another worker holds it.
+Exit codes: 0 the run finished or was stopped, 1 it failed, 2 wrong use, 75 another worker holds it,
+69 another run has the model and this one is not to wait.
 """
 
 from __future__ import annotations
@@ -23,16 +25,22 @@ from pathlib import Path
 from typing import Any
 
 from rlhf_tui import __version__
-from rlhf_tui.errors import UserError, is_out_of_memory
+from rlhf_tui.errors import UserError, chain, is_card_lost, is_disk_full, is_out_of_memory
 from rlhf_tui.project import Project, open_project
+from rlhf_tui.runs import pausing
 from rlhf_tui.runs.control import Control, StopRequested, clear, stop_signal
-from rlhf_tui.runs.events import Done, EventSink, Launch
-from rlhf_tui.runs.folder import RunBusy, RunFolder, find
-from rlhf_tui.runs.journal import FULL, DiskFull, JournalWriter
+from rlhf_tui.runs.ending import log_header, newest_saved, way_on
+from rlhf_tui.runs.events import Alert, Done, EventSink, Launch
+from rlhf_tui.runs.folder import RunBusy, RunFolder, find, makers
+from rlhf_tui.runs.journal import DiskFull, JournalWriter
+from rlhf_tui.runs.notify import accompany
+from rlhf_tui.runs.tensorboard import shown_live
+from rlhf_tui.runs.turn import ModelBusy, Turn
 from rlhf_tui.settings import Settings, from_tree
 
 STAGES = "rlhf_tui.stages.table"
 BUSY = 75  # EX_TEMPFAIL of sysexits.h
+TAKEN = 69  # EX_UNAVAILABLE
 
 # Which settings make a stage fit into less memory, most effective first.
 LIGHTER: Mapping[str, tuple[str, ...]] = {
@@ -62,12 +70,19 @@ def execute(project: Project, run: RunFolder, *, control_folders: Sequence[Path]
     """Carry out `run` in this process and return how it ended, which is also in its journal.
 
     `control_folders` are further folders whose requests count for this run: those of the run it is
-    a part of. `stages` names the module whose STAGES maps a kind to its function. Whatever the stage
-    raises becomes a Done. Raises RunBusy when another worker holds the run, UserError when the
-    journal cannot be written, KeyboardInterrupt (after writing Done) on a second stop signal.
+    a part of, which has the model for all its parts; any other run waits here for its turn. `stages`
+    names the module whose STAGES maps a kind to its function. Whatever the stage raises becomes a Done.
+    Raises RunBusy when another worker holds the run, ModelBusy when another run has the model and this
+    one is not to wait, UserError when the journal cannot be written, KeyboardInterrupt (after writing
+    Done) on a second stop signal.
     """
+    turn = None if control_folders else Turn(project, run)
     with run.lock():
-        return _execute_locked(project, run, control_folders, stages)
+        try:
+            return _execute_locked(project, run, turn, control_folders, stages)
+        finally:
+            if turn is not None:
+                turn.release()
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -76,16 +91,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("project", type=Path, help="the project's folder")
     parser.add_argument("run", help="the run's name")
     parser.add_argument("--stages", default=STAGES, help="module with the table of stages")
+    parser.add_argument(pausing.OPTION, action="append", default=[], help=argparse.SUPPRESS)
     given = parser.parse_args(arguments)
     stop_signal.install()
     try:
         project = open_project(given.project)
         run = find(project, given.run)
+        paused = pausing.inherit(project, given.paused)
         with run.lock():
             _redirect(run.log_path)
-            done = _execute_locked(project, run, (), given.stages)
+            if paused and not _wait_paused(paused):
+                return 0
+            print(log_header(os.getpid()), flush=True)
+            # Never released: the next run may load its model when the memory of this process is free.
+            done = _execute_locked(project, run, Turn(project, run), (), given.stages)
     except RunBusy:
         return BUSY
+    except ModelBusy:
+        return TAKEN
     except UserError as error:
         print(error, file=sys.stderr)
         return error.exit_code
@@ -94,17 +117,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 1 if done.status == "failed" else 0
 
 
-def _execute_locked(project: Project, run: RunFolder, control_folders: Sequence[Path], stages: str) -> Done:
+def _execute_locked(
+    project: Project, run: RunFolder, turn: Turn | None, control_folders: Sequence[Path], stages: str
+) -> Done:
+    """`turn` is None for a part of a run: the whole has it."""
+    if turn is not None and _refuses(run):
+        turn.take_or_refuse()  # before anything is written: a refused run stays what it was
     with JournalWriter(run.events_path) as journal, _room_for_done(run) as release_room:
-        if not journal.empty:
-            clear(run)  # left by an execution that crashed
-        control = Control((run.control_dir, *control_folders), emit=journal)
+        if not pausing.woken(run):
+            accompany(project, run)
+            if not journal.empty:
+                clear(run)  # left by an execution that crashed
+        give_back = pausing.replacement.give_back
+        control = Control((run.control_dir, *control_folders), emit=journal, give_back=give_back)
         interrupted = False
         try:
-            done = _carry_out(project, run, journal, control, stages)
+            done = _carry_out(project, run, journal, control, turn, stages)
         except KeyboardInterrupt:
             interrupted = True
-            done = Done("stopped", "Stopped at once, without saving, by a second signal.")
+            done = Done("stopped", "Stopped at once, without saving, by a second signal.", cause="interrupted")
         try:
             done = _write_done(journal, run, done, release_room)
         except KeyboardInterrupt:  # it is raised once only; here, it came while Done was being written
@@ -116,19 +147,68 @@ def _execute_locked(project: Project, run: RunFolder, control_folders: Sequence[
     return done
 
 
-def _carry_out(project: Project, run: RunFolder, emit: EventSink, control: Control, stages: str) -> Done:
+def _refuses(run: RunFolder) -> bool:
+    """Whether the run is not to wait for the model. A record that cannot be read is a matter for `_carry_out`."""
+    try:
+        return bool(run.record.settings["run"]["when_busy"] == "refuse")
+    except (UserError, LookupError, TypeError):
+        return False
+
+
+def _carry_out(
+    project: Project, run: RunFolder, emit: EventSink, control: Control, turn: Turn | None, stages: str
+) -> Done:
     """Launch, then the stage; whatever it raises becomes a Done. Only KeyboardInterrupt passes."""
     try:
         emit(Launch(run=run.name, kind=run.kind, pid=os.getpid(), host=platform.node(), version=__version__))
+        if turn is not None:
+            turn.wait(control, emit)
+            _tell_of_new_adapters(project, run, emit)
         settings = from_tree(run.record.settings, origin=str(run.record_path))
         stage = _stage(stages, run.kind)
-        return Done("finished", result=dict(stage(StageContext(project, run, settings, emit, control)) or {}))
+        with shown_live(run.path / "tensorboard", settings.run, emit) as shown:
+            return Done("finished", result=dict(stage(StageContext(project, run, settings, shown, control)) or {}))
     except StopRequested:
+        if stop_signal.count:
+            return Done("stopped", "Stopped by a signal.", cause="signal")
         return Done("stopped", "Stopped as asked.")
     except KeyboardInterrupt:
         raise
     except BaseException as error:
         return _failure(run, error)
+
+
+def _tell_of_new_adapters(project: Project, run: RunFolder, emit: EventSink) -> None:
+    """A run reads the adapters that are there when its turn comes, which may not be those it was made for."""
+    made_for = run.record.parents
+    for kind, name in makers(project, run.kind).items():
+        if kind in made_for and made_for[kind] != name:
+            emit(
+                Alert(
+                    "note",
+                    "other-adapter",
+                    f"It builds on {name}, which ended after this run was made.",
+                    why=f"When it was made, {made_for[kind]} was the newest {kind} run that had finished.",
+                )
+            )
+
+
+def _wait_paused(runs: Sequence[RunFolder]) -> bool:
+    """Wait until these runs, the whole before its part, may go on; False when they were stopped instead."""
+    try:
+        pausing.wait(runs)
+    except (StopRequested, KeyboardInterrupt):
+        done = Done("stopped", "Stopped while it was paused.", cause="signal" if stop_signal.count else "")
+        for run in reversed(runs):
+            with JournalWriter(run.events_path) as journal, _room_for_done(run) as release_room:
+                try:
+                    _write_done(journal, run, done, release_room)
+                except KeyboardInterrupt:  # as in `_execute_locked`
+                    _write_done(journal, run, done, release_room)
+                clear(run)
+            pausing.let_go(run)
+        return False
+    return True
 
 
 def _stage(module: str, kind: str) -> Stage:
@@ -180,24 +260,52 @@ def _room_for_done(run: RunFolder) -> Iterator[Callable[[], None]]:
 def _failure(run: RunFolder, error: BaseException) -> Done:
     """The Done for a stage that raised `error`, whose traceback goes to worker.log."""
     _log(run, error)
+    cause = _cause(error)
     if not isinstance(error, UserError):
-        error = _explained(run, error)
-    return Done("failed", _encodable(error.what), {key: _encodable(text) for key, text in error.as_dict().items()})
+        error = _explained(run, error, cause)
+    told = error.as_dict()
+    if cause != "error" or newest_saved(run) is not None:  # what was wrong from the start broke nothing off
+        told["todo"] = f"{error.todo} {way_on(run)}".strip()
+    return Done("failed", _encodable(error.what), {key: _encodable(text) for key, text in told.items()}, cause=cause)
 
 
-def _explained(run: RunFolder, error: BaseException) -> UserError:
+def _cause(error: BaseException) -> str:
+    """The error for programs: see `Done`. What a room wrapped into a UserError is still known by its origin."""
+    for link in chain(error):
+        if is_out_of_memory(link):
+            return "out_of_memory"
+        if is_disk_full(link):
+            return "disk_full"
+        if is_card_lost(link):
+            return "card_lost"
+    return "error" if isinstance(error, UserError) else "bug"
+
+
+def _explained(run: RunFolder, error: BaseException, cause: str) -> UserError:
     """What a person can make of an error that no room of this package raised on purpose."""
-    if isinstance(error, OSError) and error.errno in FULL:
-        return DiskFull(Path(error.filename or run.path))
-    reason = f"{type(error).__name__}: {error}".splitlines()[0]
-    if is_out_of_memory(error):
+    reason = _reason(error)
+    if cause == "disk_full":
+        return DiskFull(Path(getattr(error, "filename", None) or run.path))
+    if cause == "out_of_memory":
         lighter = LIGHTER.get(run.kind, ("adapters.rank",))
         return UserError(
             "The memory was not enough.",
             why=reason,
             todo=f"Lower {' or '.join(lighter)}; 'rlhf-tui fit' shows what needs how much.",
         )
+    if cause == "card_lost":
+        return UserError(
+            "The graphics card or its driver stopped answering.",
+            why=reason,
+            todo="See whether 'nvidia-smi' still lists the card; if not, restart the machine. If it happens again, "
+            "look at the card's temperature, power supply and driver version.",
+        )
     return UserError(f"The {run.kind} run broke off.", why=reason, todo=f"The traceback is in {run.log_path}.")
+
+
+def _reason(error: BaseException) -> str:
+    """The type and the first line of what an error says."""
+    return f"{type(error).__name__}: {error}".splitlines()[0]
 
 
 def _log(run: RunFolder, error: BaseException) -> None:
@@ -233,4 +341,5 @@ if __name__ == "__main__":
     # Through the package, so that stages which import this module meet the same classes.
     from rlhf_tui.runs.worker import main as package_main
 
+    pausing.replacement.allow("rlhf_tui.runs.worker", sys.argv[1:])
     sys.exit(package_main())

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from rlhf_tui.settings.catalogue import REFUSED, SettingInfo, Settings, catalogue, changed, info, value
 from rlhf_tui.settings.file import from_tree, load, parse_override, parse_value, write
+from rlhf_tui.settings.notify import NotifySettings
 from rlhf_tui.settings.project import (
     AdapterSettings,
     CompareSettings,
@@ -31,6 +32,7 @@ __all__ = [
     "GuardSettings",
     "LabelSettings",
     "ModelSettings",
+    "NotifySettings",
     "PpoSettings",
     "PromptSettings",
     "RewardSettings",

@@ -9,6 +9,7 @@ from typing import Any
 from pydantic.fields import FieldInfo
 
 from rlhf_tui.errors import UsageError, nearest
+from rlhf_tui.settings.notify import NotifySettings
 from rlhf_tui.settings.project import (
     AdapterSettings,
     CompareSettings,
@@ -37,6 +38,7 @@ class Settings(Section):
     compare: CompareSettings = CompareSettings()
     export: ExportSettings = ExportSettings()
     run: RunSettings = RunSettings()
+    notify: NotifySettings = NotifySettings()
 
 
 @dataclass(frozen=True)
@@ -77,6 +79,8 @@ REFUSED = {
     ),
     **dict.fromkeys(("adapters.dropout", "ppo.dropout", "reward.dropout"), _STILL),
     "ppo.max_kl": "It is called guard.max_kl now.",
+    "reward.probe_ridge": "How much the head is shrunk is chosen by cross-validation now; reward.head_start=zero does "
+    "without that fit.",
 }
 
 

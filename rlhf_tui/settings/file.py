@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import tomllib
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import tomlkit
 from pydantic import ValidationError
 
-from rlhf_tui.errors import UsageError
+from rlhf_tui.errors import UsageError, UserError
 from rlhf_tui.settings.catalogue import Settings, info
 
 
@@ -62,7 +64,9 @@ def parse_override(text: str) -> tuple[str, Any]:
 def parse_value(key: str, raw: str) -> Any:
     """A value typed at a prompt, read for the setting `key`."""
     if info(key).kind == "text":
-        return raw.strip("\"'") if raw[:1] in {'"', "'"} else raw
+        # One pair of quotes around everything; quotes inside belong to the text, as in a command.
+        quoted = len(raw) >= 2 and raw[0] in {'"', "'"} and raw.find(raw[0], 1) == len(raw) - 1
+        return raw[1:-1] if quoted else raw
     try:
         return tomllib.loads(f"v = {raw}")["v"]
     except tomllib.TOMLDecodeError:
@@ -73,7 +77,8 @@ def write(path: Path, key: str, new: Any) -> Settings:
     """Set one value in the TOML file, keeping everything else in it, comments included.
 
     A value equal to the default is removed from the file. The file is replaced in one step, and
-    only when the result is valid. Returns the resulting settings; raises UsageError as `load` does.
+    only when the result is valid. Returns the resulting settings; raises UsageError as `load` does,
+    and UserError when the file cannot be written.
     """
     load(path)  # says what is wrong with a file that cannot be read
     document = tomlkit.parse(path.read_text(encoding="utf-8")) if path.exists() else tomlkit.document()
@@ -90,8 +95,18 @@ def write(path: Path, key: str, new: Any) -> Settings:
     text = tomlkit.dumps(document)
     settings = from_tree(tomllib.loads(text), origin=str(path))
     beside = path.with_name(path.name + ".partial")
-    beside.write_text(text, encoding="utf-8")
-    beside.replace(path)
+    try:
+        with open(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as file:
+            file.write(text)
+        beside.replace(path)
+    except OSError as error:
+        with suppress(OSError):
+            beside.unlink(missing_ok=True)
+        raise UserError(
+            f"{path} cannot be written.",
+            why=error.strerror or str(error),
+            todo="Nothing was changed. Check the disk and the folder's rights.",
+        ) from None
     return settings
 
 

@@ -159,3 +159,27 @@ class RunSettings(Section):
 
     seed: int = Field(7, ge=0, le=2**31 - 1, description="Seed of sampling, shuffling and initialisation.")
     threads: int = Field(0, ge=0, le=1024, description="CPU threads for a run; 0 takes the machine's physical cores.")
+    keep_checkpoints: int = Field(
+        2,
+        ge=1,
+        le=1000,
+        description="How many of the newest checkpoints of a run stay on the disk; damaged ones do not count. The best "
+        "policy is kept beside them. With 1, a damaged checkpoint loses what came since the run began.",
+    )
+    keep_every: int = Field(
+        0,
+        ge=0,
+        le=100_000,
+        description="Checkpoints whose step is a multiple of this stay as well. 0 keeps none beyond the newest.",
+    )
+    when_busy: Literal["wait", "refuse"] = Field(
+        "wait",
+        description="What a run does when another one of the project has the model, of which only one fits into "
+        "memory. wait: it is queued and begins by itself when its turn comes; refuse: it is not started.",
+    )
+    tensorboard: bool = Field(
+        False,
+        description="Write metrics and samples as TensorBoard's event files, too, while the run goes on: into the "
+        "run's folder tensorboard/. 'tensorboard --logdir runs' shows them. Needs pip install "
+        "'rlhf-tui[tensorboard]'; 'rlhf-tui runs export RUN --to tensorboard' makes the same of any run afterwards.",
+    )

@@ -34,7 +34,7 @@ class RewardSettings(Section):
         ge=0,
         le=50,
         description="Training ends when the loss on held-out pairs has not improved for this many epochs, and the "
-        "best epoch's weights are kept; epoch 0 is the head alone (reward.probe_ridge). 0 runs all epochs and keeps "
+        "best epoch's weights are kept; epoch 0 is the head alone (reward.head_start). 0 runs all epochs and keeps "
         "the last one.",
     )
     learning_rate: float = Field(
@@ -45,12 +45,10 @@ class RewardSettings(Section):
     )
     weight_decay: float = Field(0.01, ge=0.0, le=10.0, description="AdamW weight decay of adapter and head.")
     warmup: float = Field(0.1, ge=0.0, le=0.9, description="Share of the steps over which the learning rate rises.")
-    probe_ridge: float = Field(
-        1000.0,
-        ge=0.0,
-        le=1e6,
-        description="Before training, the head is fitted to the base's own features (ridge Bradley–Terry, a few "
-        "seconds), with this much shrinkage; 0 starts the head from zero instead.",
+    head_start: Literal["ridge", "zero"] = Field(
+        "ridge",
+        description="ridge: before training, the head is fitted to the base's own features (ridge Bradley–Terry, a few "
+        "seconds; how much it is shrunk is chosen by cross-validation). zero: it starts from zero.",
     )
     batch_pairs: int = Field(16, ge=1, le=1024, description="Pairs for each optimiser step.")
     micro_batch_tokens: int = Field(
@@ -65,9 +63,18 @@ class RewardSettings(Section):
         description="Gradient checkpointing: layers are run again for the backward pass instead of being kept. A third "
         "slower, far less memory, the same result. auto: only when a single completion does not fit without.",
     )
-    pooling: Literal["last", "mean"] = Field(
-        "last",
-        description="Where a completion's score is read: at its last token, or from the mean over its tokens.",
+    layer: int = Field(
+        0,
+        ge=0,
+        le=10_000,
+        description="After how many layers of the model the score is read; a number beyond its layers means its end. "
+        "Taste for words shows early, taste for meaning in the middle. 0 chooses by cross-validation on your labels. "
+        "The adapters of reward and value lie right below (adapters.layers of them).",
+    )
+    pooling: Literal["auto", "last", "mean"] = Field(
+        "auto",
+        description="Where a completion's score is read: at its last token, or from the mean over its tokens. auto "
+        "chooses by cross-validation on your labels.",
     )
     label_smoothing: float = Field(
         0.05,
@@ -101,7 +108,8 @@ class RewardSettings(Section):
         ge=0,
         le=20,
         description="Full cross-validation: train this many more models, each without one part of the prompts, and "
-        "score that part. 0 is the quick form: five folds on the base's frozen features, in seconds.",
+        "score that part. 0 is the quick form: five folds on the base's frozen features, in seconds. Where the score "
+        "is read (reward.layer) has been chosen on all labels by then; the quick form chooses it without each fold.",
     )
     reference_completions: int = Field(
         64,
@@ -165,8 +173,8 @@ class PpoSettings(Section):
     warmup_updates: int = Field(1, ge=0, le=10_000, description="Updates over which the learning rates rise.")
     value_start: Literal["reward", "base"] = Field(
         "reward",
-        description="Where the value begins: as a copy of the reward model (its first guesses are then the scores), or "
-        "as the base with a head of zeros.",
+        description="Where the value begins: as a copy of the reward model (its first guesses are then the scores of "
+        "the text so far), or as the base with a head of zeros.",
     )
     critic_warmup_updates: int = Field(
         -1,

@@ -13,7 +13,7 @@ import transformers
 
 from rlhf_tui.errors import UserError
 from rlhf_tui.model.base import Base, load_base
-from rlhf_tui.model.roles import Roles
+from rlhf_tui.model.roles import Roles, saved_reading
 from rlhf_tui.preferences.records import Completion
 from rlhf_tui.runs.events import Progress, Stage
 from rlhf_tui.runs.worker import StageContext
@@ -39,8 +39,14 @@ def with_policy(context: StageContext) -> tuple[Roles, dict[str, Any]]:
     return roles, roles.load("policy", context.project.adapter("policy"))
 
 
+def project_roles(context: StageContext, base: Base) -> Roles:
+    """No role yet, on `base`; heads will read where the project's reward model does. Raises UserError without one."""
+    reading = saved_reading(context.project.adapter("reward"), "reward")
+    return Roles(base, context.settings.adapters, seed=context.settings.run.seed, reading=reading)
+
+
 def add_reward_model(context: StageContext, roles: Roles) -> tuple[dict[str, Any], Scoring]:
-    """Put the project's reward model on the base: what is known of it, and how it is read.
+    """Put the project's reward model on the base: what is known of it, and the unit of its scores.
 
     Raises UserError when it learnt from texts that were put to the model in another way.
     """
@@ -51,7 +57,7 @@ def add_reward_model(context: StageContext, roles: Roles) -> tuple[dict[str, Any
             why="Its scores mean something only for text that is put to the model as it was in training.",
             todo="Set model.chat_template and model.system_prompt back, or run 'rlhf-tui train reward' again.",
         )
-    return facts, Scoring(facts["mean"], facts["deviation"], facts.get("pooling", "last"))
+    return facts, Scoring(facts["mean"], facts["deviation"])
 
 
 def fitting_prompts(context: StageContext, base: Base, split: str | None) -> tuple[list[TrainPrompt], int]:

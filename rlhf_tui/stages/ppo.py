@@ -9,7 +9,7 @@ from rlhf_tui.errors import UserError
 from rlhf_tui.model.roles import Roles, read_manifest
 from rlhf_tui.runs.events import Alert, Checkpoint, Stage
 from rlhf_tui.runs.worker import StageContext
-from rlhf_tui.stages.gathering import add_reward_model, fitting_prompts, loaded_base, prompts_that_fit
+from rlhf_tui.stages.gathering import add_reward_model, fitting_prompts, loaded_base, project_roles, prompts_that_fit
 from rlhf_tui.training.checkpoint import load_checkpoint, newest_checkpoint, save_checkpoint
 from rlhf_tui.training.heldout import Heldout, gold_judge
 from rlhf_tui.training.ppo import Ppo
@@ -23,7 +23,7 @@ def ppo(context: StageContext) -> dict[str, Any]:
     """Move the policy; the one that is kept, and the value beside it, become the project's current ones."""
     base = loaded_base(context)
     settings, seed = context.settings, context.settings.run.seed
-    roles = Roles(base, settings.adapters, seed=seed)
+    roles = project_roles(context, base)
     roles.add("policy")
     facts, scoring = add_reward_model(context, roles)
     _load_second_model(context, roles, str(facts["run"]))
@@ -32,13 +32,13 @@ def ppo(context: StageContext) -> dict[str, Any]:
     learner = Ppo(roles, prompts, settings.ppo, scoring, seed=seed, emit=context.emit)
     heldout = _heldout(context, learner, scoring)
     run = PpoRun(learner, settings.guard, emit=context.emit, checkpoints=context.run.checkpoints, heldout=heldout)
-    checkpoint = newest_checkpoint(context.run.checkpoints, run.optimisers)
+    checkpoint = newest_checkpoint(context.run.checkpoints, run.optimisers, context.emit)
     if checkpoint is not None:
         load_checkpoint(run, checkpoint)
         context.emit(Stage("resumed", checkpoint.name))
 
     def save(current: PpoRun) -> None:
-        folder = save_checkpoint(current, context.run.checkpoints)
+        folder = save_checkpoint(current, context.run.checkpoints, settings.run)
         context.emit(Checkpoint(current.done, str(folder.relative_to(context.run.path))))
 
     outcome = run.run(save=save, boundary=context.control.boundary)
@@ -98,7 +98,7 @@ def _heldout(context: StageContext, learner: Ppo, scoring: Scoring) -> Heldout |
         learner.explore,
         seed=context.settings.run.seed,
         emit=context.emit,
-        gold=gold_judge(roles, scoring.pooling, learner.sizes) if "gold" in roles.names else None,
+        gold=gold_judge(roles, learner.sizes) if "gold" in roles.names else None,
     )
 
 

@@ -17,11 +17,20 @@ from rlhf_tui.assessment.records import Accuracy, Curve, Ensemble, Normalisation
 from rlhf_tui.assessment.report import MARKDOWN, Evidence, build_report, save_report
 from rlhf_tui.model.base import Base
 from rlhf_tui.model.roles import Roles
-from rlhf_tui.runs.events import Stage
+from rlhf_tui.runs.events import Progress, Stage
 from rlhf_tui.runs.worker import StageContext
 from rlhf_tui.stages.gathering import completion_ids, loaded_base, progress, seed_from
 from rlhf_tui.stages.reward_fits import Fit, Work, carry_out
 from rlhf_tui.stages.reward_labels import Labels, agreements, gather_labels, scored, take_snapshot
+from rlhf_tui.stages.reward_reading import (
+    CHOICE,
+    Choice,
+    choose_reading,
+    pairs_to_fit,
+    read_choice,
+    readings,
+    write_choice,
+)
 from rlhf_tui.stages.reward_samples import normalise, preview, reward_scores
 from rlhf_tui.training.backoff import MicroBatching
 from rlhf_tui.training.batching import Tokens
@@ -53,15 +62,15 @@ def reward(context: StageContext) -> dict[str, Any]:
     snapshot = take_snapshot(context)  # first: what is wrong with the labels is said before the model is loaded
     base = loaded_base(context)
     labels = gather_labels(context, base, snapshot)
-    roles = Roles(base, context.settings.adapters, seed=context.settings.run.seed)
+    choice, features = _reading(context, base, labels)
+    roles = Roles(base, context.settings.adapters, seed=context.settings.run.seed, reading=choice.reading)
     roles.add("reward")
-    shared = SharedLayers(roles)
-    features = _features(context, roles, labels, shared)
+    shared = _shared(context, roles, labels)
     fits = _fits(context, roles, labels, shared, features)
     roles.restore("reward", fits.main.adapter)
     units = normalise(context, roles, fits.main.trained)
     shown = preview(context, roles, units)
-    evidence = _evidence(context, roles, labels, features, fits, units, shown)
+    evidence = _evidence(context, roles, labels, _quick(context, labels, choice, features), fits, units, shown)
     report = build_report(evidence)
     save_report(report, context.run.path)
     facts = _facts(context, base, labels, evidence, report)
@@ -81,16 +90,40 @@ def reward(context: StageContext) -> dict[str, Any]:
 # -- training -------------------------------------------------------------------------------------
 
 
-def _features(context: StageContext, roles: Roles, labels: Labels, shared: SharedLayers) -> Features:
-    """What the base sees in every candidate: where the head starts, and the quick cross-validation."""
+def _reading(context: StageContext, base: Base, labels: Labels) -> tuple[Choice, Features]:
+    """Where to read, chosen once for the run, and what the base sees of every candidate there."""
     context.emit(Stage("reading the candidates"))
     settings = context.settings.reward
     sequences = candidates_of(one.pair for one in labels.train)
+    sizes = MicroBatching(base, settings.micro_batch_tokens, "off")
+    shown = progress(context, 0, len(sequences), "candidates")
+    path = context.run.path / CHOICE
+    made = read_choice(path)
+    places = [made.reading] if made else readings(settings, base)
+    seen = base_features(base, sequences, places, sizes, progress=shown)
+    if made is None:
+
+        def step(done: int) -> None:
+            context.emit(Progress(done, len(places), "places to read"))
+            context.control.boundary(lambda: None)
+
+        context.emit(Stage("choosing where to read a score"))
+        made = choose_reading(labels, seen, step)
+        write_choice(path, made)
+    return made, seen[made.reading]
+
+
+def _shared(context: StageContext, roles: Roles, labels: Labels) -> SharedLayers:
+    """What the layers below the adapters make of every candidate, once for all models of the run."""
     everything = candidates_of(one.pair for one in labels.train + labels.heldout)
-    sizes = MicroBatching(roles.base, settings.micro_batch_tokens, "off")
+    layers = roles.base.model.config.get_text_config().num_hidden_layers
+    where = f"after layer {roles.reading.layer or layers} of {layers}"
+    how = "the mean over its tokens" if roles.reading.pooling == "mean" else "its last token"
+    context.emit(Stage("reading the candidates", f"a score is read {where}, from {how}"))
+    shared = SharedLayers(roles)
     shown = progress(context, 0, len(everything), "candidates")
-    shared.keep(everything, settings.micro_batch_tokens, progress=shown)
-    return base_features(roles, shared, sequences, settings.pooling, sizes, progress=shown)
+    shared.keep(everything, context.settings.reward.micro_batch_tokens, progress=shown)
+    return shared
 
 
 def _fits(context: StageContext, roles: Roles, labels: Labels, shared: SharedLayers, features: Features) -> _Fits:
@@ -127,22 +160,22 @@ def _evidence(
     context: StageContext,
     roles: Roles,
     labels: Labels,
-    features: Features,
+    quick: tuple[Curve | None, tuple[Scored, ...]],
     fits: _Fits,
     units: Normalisation,
     shown: tuple[Preview, ...],
 ) -> Evidence:
     context.emit(Stage("judging the reward model"))
     trained = fits.main.trained
-    curve, quick = _quick(context, labels, features)
+    curve, unseen = quick
     checked = candidates_of(one.pair for one in labels.train)[:_CHECKED]
     return Evidence(
         run=context.run.name,
         labels=labels.facts(),
         train=scored(labels.train, trained.train),
         heldout=scored(labels.heldout, trained.heldout, _spreads(fits.members)),
-        cross=_of_folds(labels, fits.folds) if fits.folds else quick,
-        cross_by="lora" if fits.folds else "probe" if quick else "",
+        cross=_of_folds(labels, fits.folds) if fits.folds else unseen,
+        cross_by="lora" if fits.folds else "probe" if unseen else "",
         ceiling=labels.ceiling,
         curve=curve,
         preview=shown,
@@ -155,28 +188,29 @@ def _evidence(
             steps=trained.steps,
             back_offs=trained.back_offs,
             checkpointing=trained.checkpointing,
+            layer=roles.reading.layer,
+            pooling=roles.reading.pooling,
         ),
         agreement=agreements(labels.train + labels.heldout),
-        invariance=invariance(roles, checked, context.settings.reward.pooling),
+        invariance=invariance(roles, checked),
         seed=context.settings.run.seed,
         invariance_limit=1e-4 if roles.base.dtype == torch.float32 else 0.2 * units.deviation,
     )
 
 
-def _quick(context: StageContext, labels: Labels, features: Features) -> tuple[Curve | None, tuple[Scored, ...]]:
+def _quick(
+    context: StageContext, labels: Labels, choice: Choice, features: Features
+) -> tuple[Curve | None, tuple[Scored, ...]]:
     """The learning curve and out-of-fold scores of a head on the base's own features: seconds instead of hours."""
     if len(labels.folds) < 2:
         return None, ()
     gaps = features.gaps([one.pair for one in labels.train]).numpy()
-    ties = np.array([one.row.tie for one in labels.train])
-    targets = np.where(ties, 0.5, [1 - one.row.smoothing for one in labels.train])
-    weights = np.array([one.row.weight for one in labels.train])
-    folds = np.array([one.row.fold for one in labels.train])
+    targets, weights, folds = pairs_to_fit(labels.train)
+    decided = ~np.array([one.row.tie for one in labels.train])
     known = labels.ceiling.value if labels.ceiling is not None and labels.ceiling.enough else None
     prompts = [one.row.prompt for one in labels.train]
-    pairs = folded(gaps, targets, weights, folds)
-    curve = pairs.curve(prompts, ~ties, ceiling=known, seed=context.settings.run.seed)
-    unseen = torch.from_numpy(pairs.gaps())
+    curve = folded(gaps, targets, weights, folds).curve(prompts, decided, ceiling=known, seed=context.settings.run.seed)
+    unseen = torch.tensor(choice.gaps, dtype=torch.float64)
     return curve, scored(labels.train, PairScores(unseen / 2, -unseen / 2))  # only the gap is known
 
 
@@ -215,7 +249,8 @@ def _facts(context: StageContext, base: Base, labels: Labels, evidence: Evidence
         "mean": evidence.normalisation.mean,
         "deviation": evidence.normalisation.deviation,
         "normalised_on": evidence.normalisation.of,
-        "pooling": context.settings.reward.pooling,
+        "layer": evidence.training.layer,
+        "pooling": evidence.training.pooling,
         "template": base.chat.fingerprint,
         "labels": labels.snapshot.labels,
         "snapshot": labels.snapshot.hash,

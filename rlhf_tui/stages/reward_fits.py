@@ -72,13 +72,13 @@ def carry_out(context: StageContext, roles: Roles, work: Work, shared: SharedLay
         features=features,
     )
     checkpoints = context.run.checkpoints / work.name
-    newest = newest_checkpoint(checkpoints, trainer.optimisers)
+    newest = newest_checkpoint(checkpoints, trainer.optimisers, context.emit)
     if newest is not None:
         load_checkpoint(trainer, newest)
         emit(Stage("resumed", newest.name))
 
     def save(training: RewardTrainer) -> None:
-        saved = save_checkpoint(training, checkpoints)
+        saved = save_checkpoint(training, checkpoints, context.settings.run)
         context.emit(Checkpoint(training.done, str(saved.relative_to(context.run.path))))
 
     trained = trainer.run(save=save, boundary=context.control.boundary)

@@ -52,10 +52,10 @@ def preview(context: StageContext, roles: Roles, units: Normalisation) -> tuple[
 
 
 def reward_scores(context: StageContext, roles: Roles, sequences: Sequence[Tokens]) -> Tensor:
-    """Raw scores of the reward model, read as the settings say. → (sequences,)"""
+    """Raw scores of the reward model. → (sequences,)"""
     settings = context.settings.reward
     sizes = MicroBatching(roles.base, settings.micro_batch_tokens, "off")
-    return score_tokens(roles, sequences, settings.pooling, sizes)
+    return score_tokens(roles, sequences, sizes)
 
 
 def _choices(roles: Roles, drawn: Sequence[Tokens], scores: Sequence[float]) -> tuple[Choice, ...]:

@@ -6,25 +6,29 @@ Only the worker imports this module; with it come torch and the model.
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
 from rlhf_tui.errors import UserError
 from rlhf_tui.evaluation.compare import compare
 from rlhf_tui.export.card import Facts
-from rlhf_tui.export.write import export_adapter, export_merged
-from rlhf_tui.locate import STARTER_LICENCE
+from rlhf_tui.export.write import export_adapter, export_merged, finished_export
+from rlhf_tui.locate import STARTER_LICENCE, locate
 from rlhf_tui.model.base import Base
-from rlhf_tui.model.generation import Completion as Drawn
-from rlhf_tui.model.generation import Sampling, sample
-from rlhf_tui.preferences.records import NewCompletion, Prompt
 from rlhf_tui.runs.control import StopRequested
-from rlhf_tui.runs.events import Progress, Sample, Stage
+from rlhf_tui.runs.events import Progress, Stage
 from rlhf_tui.runs.folder import RunFolder, create_run, find, latest, list_runs
 from rlhf_tui.runs.worker import StageContext, execute
 from rlhf_tui.stages.bench import bench
-from rlhf_tui.stages.gathering import add_reward_model, fitting_prompts, loaded_base, progress, seed_from, with_policy
+from rlhf_tui.stages.gathering import (
+    add_reward_model,
+    fitting_prompts,
+    loaded_base,
+    project_roles,
+    with_policy,
+)
+from rlhf_tui.stages.generate import generate
 from rlhf_tui.stages.ppo import ppo
 from rlhf_tui.stages.reward import reward
 from rlhf_tui.training.memory import measure
@@ -32,89 +36,10 @@ from rlhf_tui.training.memory import measure
 _CHECK_PROMPTS = 4
 
 
-def generate(context: StageContext) -> dict[str, Any]:
-    """Sample candidates and offer them as pairs; every batch is in the store before the next one begins."""
-    settings = context.settings.generate
-    base = loaded_base(context)
-    chosen, left_out = _prompts_to_answer(context, base)
-    systems = [
-        settings.variant_system_prompt if number % 2 and settings.variant_system_prompt else None
-        for number in range(settings.per_prompt)
-    ]
-    total = len(chosen) * settings.per_prompt
-    pairs = near = done = 0
-    each = max(1, settings.batch_size // settings.per_prompt)
-    context.emit(Stage("sampling"))
-    context.emit(Progress(0, total, "completions"))
-    for start in range(0, len(chosen), each):
-        prompts = chosen[start : start + each]
-        jobs = [(prompt, system) for prompt in prompts for system in systems]
-        seed = seed_from(context.run.name, context.settings.run.seed, start)
-        drawn = sample(
-            base.model,
-            [base.chat.prompt_ids(prompt.messages, system_prompt=system) for prompt, system in jobs],
-            Sampling(settings.max_new_tokens, settings.temperature, settings.top_p),
-            end_ids=base.chat.end_ids,
-            rows=settings.batch_size,
-            seed=seed,
-            progress=progress(context, done, total),
-        )
-        texts = [base.chat.text(one.ids) for one in drawn]
-        made, alike = _keep(context, base, jobs, drawn, texts, seed)
-        pairs, near = pairs + made, near + alike
-        done += len(jobs)
-        for (prompt, _), one, text in zip(jobs[:2], drawn[:2], texts[:2], strict=True):
-            context.emit(Sample(done, prompt.text, text, {"length": float(len(one.ids))}, "generate"))
-        context.control.boundary(lambda: None)
-    context.emit(measure("generate", base.device))
-    return {
-        "prompts": len(chosen),
-        "completions": done,
-        "pairs": pairs,
-        "near_duplicates": near,
-        "prompts_too_long": left_out,
-    }
-
-
-def _keep(
-    context: StageContext,
-    base: Base,
-    jobs: Sequence[tuple[Prompt, str | None]],
-    drawn: Sequence[Drawn],
-    texts: Sequence[str],
-    seed: int,
-) -> tuple[int, int]:
-    """Store one batch and offer it as pairs: how many pairs are new, and how many texts are too alike to offer."""
-    settings = context.settings.generate
-    with context.project.store() as store, store.transaction():
-        model = store.add_model(base.location.published_name, "base", quantisation=base.quantisation)
-        rows = [
-            NewCompletion(
-                prompt.id,
-                model,
-                store.add_generation(
-                    temperature=settings.temperature,
-                    top_p=settings.top_p,
-                    max_new_tokens=settings.max_new_tokens,
-                    system_prompt=context.settings.model.system_prompt if system is None else system,
-                ),
-                text,
-                len(one.ids),
-                "eos" if one.ended else "length",
-                seed,
-            )
-            for (prompt, system), one, text in zip(jobs, drawn, texts, strict=True)
-        ]
-        ids = store.add_completions(rows)
-        alike = context.settings.label.max_similarity
-        prompts = dict.fromkeys(prompt.id for prompt, _ in jobs)
-        pairs = sum(store.make_tasks(prompt_id, max_similarity=alike) for prompt_id in prompts)
-        return pairs, store.near_duplicates(ids)
-
-
 def compare_stage(context: StageContext) -> dict[str, Any]:
     """Measure base and policy on the held-out prompts."""
-    roles, facts = with_policy(context)
+    roles = project_roles(context, loaded_base(context))
+    facts = roles.load("policy", context.project.adapter("policy"))
     reward_facts, scoring = add_reward_model(context, roles)
     prompts, _ = fitting_prompts(context, roles.base, "heldout")
     wanted = context.settings.compare.prompts
@@ -127,20 +52,28 @@ def compare_stage(context: StageContext) -> dict[str, Any]:
         seed=context.settings.run.seed,
         emit=context.emit,
         boundary=lambda: context.control.boundary(lambda: None),
+        kept=context.run.path / "answers",
     )
     context.emit(measure("compare", roles.base.device))
     return comparison.as_dict() | {"policy_run": facts["run"], "reward_run": reward_facts["run"]}
 
 
 def export(context: StageContext) -> dict[str, Any]:
-    """Write the tuned model to where the run's options say: 'out' and 'format'."""
-    roles, policy_facts = with_policy(context)
+    """Write the tuned model to where the run's options say: 'out' and 'format'.
+
+    A run that died when the export was in place, and nobody had been told yet, finds it there.
+    """
     options = context.run.record.options
     form = options.get("format", "merged")
     target = context.project.exports / str(options.get("out") or f"{form}-{context.run.number:04d}")
+    written = finished_export(target, context.run.name)
+    if written is not None:
+        return written | {"base": locate(context.settings.model.name).path}
+    roles, policy_facts = with_policy(context)
     facts = _card_facts(context, roles.base, form, policy_facts)
     record = {
         "tool": "rlhf_tui",
+        "run": context.run.name,
         "policy": policy_facts,
         "base": roles.base.location.published_name,
         "revision": context.settings.model.revision,
@@ -201,24 +134,6 @@ STAGES: Mapping[str, Callable[[StageContext], Mapping[str, Any]]] = {
 
 
 # -- what the stages share ------------------------------------------------------------------------
-
-
-def _prompts_to_answer(context: StageContext, base: Base) -> tuple[list[Prompt], int]:
-    """Which prompts get candidates: those with fewest completions first, in a stable random order."""
-    with context.project.store() as store:
-        there = store.completions_by_prompt()
-        counted = [(there.get(prompt.id, 0), prompt) for prompt in store.prompts()]
-    fitting = [
-        (count, prompt)
-        for count, prompt in counted
-        if len(base.chat.prompt_ids(prompt.messages)) <= context.settings.model.max_prompt_tokens
-    ]
-    fitting.sort(key=lambda item: (item[0], seed_from(context.settings.run.seed, item[1].uid)))
-    wanted = context.settings.generate.prompts
-    if not wanted:
-        fresh = [item for item in fitting if item[0] == 0]
-        fitting = fresh or fitting
-    return [prompt for _, prompt in fitting[: wanted or None]], len(counted) - len(fitting)
 
 
 def _child(context: StageContext, kind: str) -> RunFolder:

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor
 
-from rlhf_tui.model.decoder import Decoder
-
-Pooling = Literal["last", "mean"]
+from rlhf_tui.model.heads import Pooling
+from rlhf_tui.model.roles import Roles
 
 
 @dataclass(frozen=True)
@@ -83,12 +81,19 @@ def micro_batches(lengths: Sequence[int], most_tokens: int, rows: Sequence[int] 
     return groups
 
 
-def pooled(decoder: Decoder, lower: Tensor, batch: Batch, pooling: Pooling) -> Tensor:
-    """One hidden state of the active role for each row. → (rows, hidden)
+def pooled(roles: Roles, lower: Tensor, batch: Batch) -> Tensor:
+    """What the head of the active role reads: one hidden state for each row. → (rows, hidden)
+
+    `lower`: what `roles.reader.lower` made of the batch.
+    """
+    return pool(roles.read(lower), batch, roles.reading.pooling)
+
+
+def pool(hidden: Tensor, batch: Batch, pooling: Pooling) -> Tensor:
+    """One of the hidden states (rows, width, hidden), or their mean, for each row. → (rows, hidden)
 
     'last': that of the last token, found by length; 'mean': the mean over the response's tokens, in fp32.
     """
-    hidden = decoder.upper(lower)
     if pooling == "last":
         return hidden[torch.arange(hidden.shape[0], device=hidden.device), batch.last]
     place = torch.arange(hidden.shape[1], device=hidden.device)[None]

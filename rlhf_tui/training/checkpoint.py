@@ -8,15 +8,17 @@ pickles; a folder appears complete under its final name or not at all.
 from __future__ import annotations
 
 import json
+import re
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
 from safetensors.torch import load_file, save_file
 
-from rlhf_tui.errors import UserError
+from rlhf_tui.errors import DiskError, UserError, chain, is_disk_full
 from rlhf_tui.model.roles import (
     ADAPTER_FILE,
     HEAD_FILE,
@@ -25,14 +27,17 @@ from rlhf_tui.model.roles import (
     Roles,
     file_sha256,
     read_manifest,
-    replace_folder,
 )
+from rlhf_tui.runs.events import Alert, EventSink
+from rlhf_tui.settings import RunSettings
+from rlhf_tui.swap import replacing, sweep
 
 BEST = "best"
 OPTIMISERS = "optimisers.safetensors"
 OWN = "own.safetensors"
 STATE = "state.json"
-KEPT = 2
+DEFAULTS = RunSettings()
+_NAME = re.compile(r"step-\d+")
 
 
 class Resumable(Protocol):
@@ -66,34 +71,45 @@ class Resumable(Protocol):
         ...
 
 
-def save_checkpoint(training: Resumable, checkpoints: Path) -> Path:
-    """Write `checkpoints/step-000012` and drop all but the newest ones; returns its folder."""
+def save_checkpoint(training: Resumable, checkpoints: Path, settings: RunSettings = DEFAULTS) -> Path:
+    """Write `checkpoints/step-000012` and drop those that need not stay (run.keep_…); returns its folder.
+
+    Raises DiskError when the disk is full: what was there before is then as it was.
+    """
     folder = checkpoints / f"step-{training.done:06d}"
-    beside = folder.with_name(folder.name + ".partial")
-    shutil.rmtree(beside, ignore_errors=True)
-    beside.mkdir(parents=True)
-    for role in training.optimisers:
-        training.roles.save(role, beside / role, {"step": training.done})
-    save_file(_flat(training.optimisers), beside / OPTIMISERS)
-    save_file(training.tensors(), beside / OWN)
-    files = {str(path.relative_to(beside)): file_sha256(path) for path in sorted(beside.rglob("*")) if path.is_file()}
-    state = {"v": 2, "done": training.done, "own": training.state(), "files": files}
-    (beside / STATE).write_text(json.dumps(state, indent=2) + "\n", encoding="utf-8")
-    replace_folder(beside, folder)
-    for old in sorted(checkpoints.glob("step-[0-9]*[0-9]"))[:-KEPT]:
-        shutil.rmtree(old)
+    with _told_when_full(f"the checkpoint of step {training.done}"), replacing(folder) as beside:
+        for role in training.optimisers:
+            training.roles.save(role, beside / role, {"step": training.done})
+        save_file(_flat(training.optimisers), beside / OPTIMISERS)
+        save_file(training.tensors(), beside / OWN)
+        paths = sorted(path for path in beside.rglob("*") if path.is_file())
+        files = {str(path.relative_to(beside)): file_sha256(path) for path in paths}
+        state = {"v": 2, "done": training.done, "own": training.state(), "files": files}
+        (beside / STATE).write_text(json.dumps(state, indent=2) + "\n", encoding="utf-8")
+    _tidy(checkpoints, folder, training.optimisers, settings)
     return folder
 
 
-def newest_checkpoint(checkpoints: Path, roles: Iterable[Role]) -> Path | None:
-    """The newest undamaged checkpoint of a training of these roles, or None. A damaged one is passed over."""
-    for folder in sorted(checkpoints.glob("step-[0-9]*[0-9]"), reverse=True):
+def newest_checkpoint(checkpoints: Path, roles: Iterable[Role], emit: EventSink = lambda event: None) -> Path | None:
+    """The newest undamaged checkpoint of a training of these roles, or None; `emit` hears of damaged ones.
+
+    First puts right what a killed writer left: nobody else may be writing there.
+    """
+    sweep(checkpoints)
+    wanted, damaged = list(roles), []
+    found = None
+    for folder in reversed(_steps(checkpoints)):
         try:
-            _read_state(folder, roles)
-        except UserError:
-            continue
-        return folder
-    return None
+            _read_state(folder, wanted)
+        except UserError as error:
+            damaged.append(error)
+        else:
+            found = folder
+            break
+    way_on = f"The run goes on from {found.name}." if found else "There is none before it: the run begins anew."
+    for one in damaged:
+        emit(Alert("warning", "checkpoint-damaged", one.what, why=one.why, remedy=way_on))
+    return found
 
 
 def load_checkpoint(training: Resumable, folder: Path) -> None:
@@ -110,13 +126,14 @@ def load_checkpoint(training: Resumable, folder: Path) -> None:
 
 
 def keep_best(roles: Roles, names: Iterable[Role], facts: Mapping[str, Any], checkpoints: Path) -> Path:
-    """Write `checkpoints/best`: adapters and heads of these roles with `facts`, in the place of the one before."""
+    """Write `checkpoints/best`: adapters and heads of these roles with `facts`, in the place of the one before.
+
+    Raises DiskError when the disk is full: the one before is then still there.
+    """
     folder = checkpoints / BEST
-    beside = folder.with_name(folder.name + ".partial")
-    shutil.rmtree(beside, ignore_errors=True)
-    for role in names:
-        roles.save(role, beside / role, facts)
-    replace_folder(beside, folder)
+    with _told_when_full("the best policy so far"), replacing(folder) as beside:
+        for role in names:
+            roles.save(role, beside / role, facts)
     return folder
 
 
@@ -133,6 +150,51 @@ def restore_best(roles: Roles, names: Iterable[Role], checkpoints: Path) -> None
     """Be as in `checkpoints/best`. Raises UserError when it is missing or damaged."""
     for role in names:
         roles.restore(role, checkpoints / BEST / role)
+
+
+@contextmanager
+def _told_when_full(what: str) -> Iterator[None]:
+    """Says what could not be kept when the disk is full."""
+    try:
+        yield
+    except Exception as error:
+        full = next((link for link in chain(error) if is_disk_full(link)), None)
+        if full is None:
+            raise
+        raise DiskError(
+            f"The disk is full: {what} could not be kept.", why=str(full), todo="Free some space on it."
+        ) from error
+
+
+def _tidy(checkpoints: Path, newest: Path, roles: Iterable[Role], settings: RunSettings) -> None:
+    """Remove the checkpoints that need not stay, now that `newest` is whole."""
+    wanted, kept = list(roles), 1
+    for folder in reversed(_steps(checkpoints)):
+        # Beyond the newest lie only those that were damaged when the run went on from an older one.
+        older = _step(folder) < _step(newest)
+        if folder == newest or (older and settings.keep_every and _step(folder) % settings.keep_every == 0):
+            continue
+        if older and kept < settings.keep_checkpoints and _is_whole(folder, wanted):
+            kept += 1
+        else:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _steps(checkpoints: Path) -> list[Path]:
+    """The folders of checkpoints, oldest first, whole or not."""
+    return sorted((path for path in checkpoints.glob("step-*") if _NAME.fullmatch(path.name)), key=_step)
+
+
+def _step(folder: Path) -> int:
+    return int(folder.name.removeprefix("step-"))
+
+
+def _is_whole(folder: Path, roles: Iterable[Role]) -> bool:
+    try:
+        _read_state(folder, roles)
+    except UserError:
+        return False
+    return True
 
 
 def _read_state(folder: Path, roles: Iterable[Role]) -> dict[str, Any]:

@@ -12,16 +12,18 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from rlhf_tui.model.base import Base
+from rlhf_tui.model.decoder import states_after
+from rlhf_tui.model.heads import Reading
 from rlhf_tui.model.roles import Role, Roles
 from rlhf_tui.training.backoff import MicroBatching
-from rlhf_tui.training.batching import Pooling, Tokens, micro_batches, pad, pooled
+from rlhf_tui.training.batching import Tokens, micro_batches, pad, pool, pooled
 from rlhf_tui.training.groups import Pair
-from rlhf_tui.training.shared import SharedLayers
 
 
 @dataclass(frozen=True)
 class Features:
-    """Pooled last hidden states of the base, a row for each candidate."""
+    """One hidden state of the base for each candidate."""
 
     rows: Mapping[Tokens, int]
     values: Tensor
@@ -37,35 +39,40 @@ class Features:
 
 
 def base_features(
-    roles: Roles,
-    shared: SharedLayers,
+    base: Base,
     sequences: Sequence[Tokens],
-    pooling: Pooling,
+    readings: Sequence[Reading],
     sizes: MicroBatching,
     *,
     progress: Callable[[int], None] = lambda done: None,
-) -> Features:
-    """Features of these sequences, each once, with all adapters off. `progress` hears how many are done."""
+) -> dict[Reading, Features]:
+    """What each reading makes of these sequences, all of them in one pass through the base.
+
+    No adapter may be active. `progress` hears how many sequences are done.
+    """
     unique = list(dict.fromkeys(sequences))
     lengths = [len(one) for one in unique]
-    values = torch.zeros(len(unique), roles.base.model.config.get_text_config().hidden_size)
+    width = base.model.config.get_text_config().hidden_size
+    values = {reading: torch.zeros(len(unique), width) for reading in readings}
+    layers = {reading.layer for reading in readings}
 
     def run() -> None:
         done = 0
         for members in micro_batches(lengths, sizes.most_tokens):
-            batch, lower = shared.run([unique[index] for index in members])
-            values[members] = pooled(roles.decoder, lower, batch, pooling).float().cpu()
+            batch = pad([unique[index] for index in members], base.device)
+            states = states_after(base.model, batch.ids, layers)
+            for reading, own in values.items():
+                own[members] = pool(states[reading.layer], batch, reading.pooling).float().cpu()
             done += len(members)
             progress(done)
 
-    with torch.no_grad(), roles.reference():
+    with torch.no_grad():
         sizes.survive(run, lambda: _sizes(lengths, sizes.most_tokens))
-    return Features({one: row for row, one in enumerate(unique)}, values)
+    rows = {one: row for row, one in enumerate(unique)}
+    return {reading: Features(rows, own) for reading, own in values.items()}
 
 
-def score_tokens(
-    roles: Roles, sequences: Sequence[Tokens], pooling: Pooling, sizes: MicroBatching, *, role: Role = "reward"
-) -> Tensor:
+def score_tokens(roles: Roles, sequences: Sequence[Tokens], sizes: MicroBatching, *, role: Role = "reward") -> Tensor:
     """Raw scores of completions by a role with a head. → (sequences,) fp32 on the CPU, no gradient."""
     lengths = [len(one) for one in sequences]
     scores = torch.zeros(len(sequences))
@@ -73,15 +80,14 @@ def score_tokens(
     def run() -> None:
         for members in micro_batches(lengths, sizes.most_tokens):
             batch = pad([sequences[index] for index in members], roles.base.device)
-            hidden = pooled(roles.decoder, roles.decoder.lower(batch.ids), batch, pooling)
-            scores[members] = roles.head(role)(hidden).cpu()
+            scores[members] = roles.head(role)(pooled(roles, roles.reader.lower(batch.ids), batch)).cpu()
 
     with torch.no_grad(), roles.acting(role):
         sizes.survive(run, lambda: _sizes(lengths, sizes.most_tokens))
     return scores
 
 
-def invariance(roles: Roles, sequences: Sequence[Tokens], pooling: Pooling) -> float:
+def invariance(roles: Roles, sequences: Sequence[Tokens]) -> float:
     """By how much a score changes with what stands beside it: alone, in one batch, and with more padding.
 
     In fp32 this is rounding, far below 1e-4; more means that padding or the end token is mistaken for text.
@@ -93,8 +99,7 @@ def invariance(roles: Roles, sequences: Sequence[Tokens], pooling: Pooling) -> f
 
     def scored(batch: Sequence[Tokens]) -> Tensor:
         padded = pad(batch, roles.base.device)
-        hidden = pooled(roles.decoder, roles.decoder.lower(padded.ids), padded, pooling)
-        scores: Tensor = roles.head("reward")(hidden)
+        scores: Tensor = roles.head("reward")(pooled(roles, roles.reader.lower(padded.ids), padded))
         return scores.float().cpu()
 
     with torch.no_grad(), roles.acting("reward"):

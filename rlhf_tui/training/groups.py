@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from rlhf_tui.model.roles import Roles
-from rlhf_tui.training.batching import Pooling, Tokens, micro_batches, pooled
+from rlhf_tui.training.batching import Tokens, micro_batches, pooled
 from rlhf_tui.training.shared import SharedLayers
 
 
@@ -82,10 +82,10 @@ class _Rows:
     def __init__(self, roles: Roles, shared: SharedLayers, sequences: Sequence[Tokens]) -> None:
         self._roles, self._shared, self._sequences = roles, shared, sequences
 
-    def scores(self, pooling: Pooling) -> Tensor:
+    def scores(self) -> Tensor:
         """Scores of the active reward role. → (rows,)"""
         batch, lower = self._shared.run(self._sequences)
-        scores: Tensor = self._roles.head("reward")(pooled(self._roles.decoder, lower, batch, pooling))
+        scores: Tensor = self._roles.head("reward")(pooled(self._roles, lower, batch))
         return scores
 
 
@@ -118,11 +118,11 @@ class Chunk:
         )
         self._parts = [_Rows(roles, shared, part) for part in parts]
 
-    def scores(self, pooling: Pooling) -> Tensor:
+    def scores(self) -> Tensor:
         """Scores of the candidates by the active reward role, in the order of `sequences`. → (candidates,)"""
-        return torch.cat([part.scores(pooling) for part in self._parts])
+        return torch.cat([part.scores() for part in self._parts])
 
-    def learn(self, pooling: Pooling, loss_of: Callable[[Tensor], Tensor]) -> Tensor:
+    def learn(self, loss_of: Callable[[Tensor], Tensor]) -> Tensor:
         """Add the gradient of `loss_of(scores)` to the active role's parameters; returns the scores, (candidates,).
 
         A group that needs several forward passes goes through twice: first all scores without gradients, then each
@@ -130,15 +130,15 @@ class Chunk:
         Scaling deep contrastive learning batch size under memory limited setup).
         """
         if len(self._parts) == 1:
-            scores = self.scores(pooling)
+            scores = self.scores()
             torch.autograd.backward(loss_of(scores))
             return scores.detach()
         with torch.no_grad():
-            pieces = [part.scores(pooling) for part in self._parts]
+            pieces = [part.scores() for part in self._parts]
         scores = torch.cat(pieces).requires_grad_(True)
         (at_scores,) = torch.autograd.grad(loss_of(scores), scores)
         for part, gradient in zip(self._parts, torch.split(at_scores, [len(piece) for piece in pieces]), strict=True):
-            torch.autograd.backward(part.scores(pooling), gradient)
+            torch.autograd.backward(part.scores(), gradient)
         return scores.detach()
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from rlhf_tui.errors import UserError
 from rlhf_tui.model.roles import Roles
-from rlhf_tui.training.batching import Pooling, Tokens, pad, pooled
+from rlhf_tui.training.batching import Tokens, pad, pooled
 
 # what the log-probability of one token may differ by between two identical forward passes
 _FIRST_PASS_LIMIT = {torch.float32: 1e-4, torch.bfloat16: 0.1, torch.float16: 0.05}
@@ -59,7 +59,7 @@ def require_finite_features(features: Tensor, dtype: torch.dtype) -> None:
         _base_overflows(f"{broken} of {len(features)} candidates", dtype)
 
 
-def explain_reward_breakdown(roles: Roles, sequences: Sequence[Tokens], pooling: Pooling) -> NoReturn:
+def explain_reward_breakdown(roles: Roles, sequences: Sequence[Tokens]) -> NoReturn:
     """Raise UserError that names why training the reward model met NaN or infinity on these completions."""
     if not all(torch.isfinite(parameter).all() for parameter in roles.parameters("reward")):
         raise UserError(
@@ -70,7 +70,7 @@ def explain_reward_breakdown(roles: Roles, sequences: Sequence[Tokens], pooling:
     with torch.no_grad(), roles.reference():
         for one in sequences:
             batch = pad([one], roles.base.device)
-            if not torch.isfinite(pooled(roles.decoder, roles.decoder.lower(batch.ids), batch, pooling)).all():
+            if not torch.isfinite(pooled(roles, roles.reader.lower(batch.ids), batch)).all():
                 _base_overflows(f"A completion of {len(one)} tokens", roles.base.dtype)
     raise UserError(
         "Training the reward model broke down: the gradient is not a finite number.",

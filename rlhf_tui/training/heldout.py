@@ -17,7 +17,7 @@ from rlhf_tui.model.roles import Roles
 from rlhf_tui.runs.events import EventSink, Metric, Sample, Stage
 from rlhf_tui.training import guards
 from rlhf_tui.training.backoff import MicroBatching
-from rlhf_tui.training.batching import Pooling, Tokens
+from rlhf_tui.training.batching import Tokens
 from rlhf_tui.training.features import score_tokens
 from rlhf_tui.training.ppo import TrainPrompt
 from rlhf_tui.training.ppo_metrics import repeated, sequence_kl
@@ -136,11 +136,11 @@ class Heldout:
             self._emit(Sample(update, prompt.text, self._roles.base.chat.text(tokens), values, "heldout"))
 
 
-def gold_judge(roles: Roles, pooling: Pooling, sizes: MicroBatching) -> Judge:
+def gold_judge(roles: Roles, sizes: MicroBatching) -> Judge:
     """Raw scores by the 'gold' role: a second reward model on the same base, in passes of a size that fits."""
 
     def judge(sequences: Sequence[Tokens]) -> list[float]:
-        scores: list[float] = score_tokens(roles, sequences, pooling, sizes, role="gold").tolist()
+        scores: list[float] = score_tokens(roles, sequences, sizes, role="gold").tolist()
         return scores
 
     return judge

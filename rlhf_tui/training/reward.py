@@ -185,15 +185,17 @@ class RewardTrainer:
 
     def _start(self) -> None:
         """Give the head the ridge Bradley–Terry weights on the base's features, which average to a score of 0."""
-        if self._settings.probe_ridge <= 0:
+        if self._settings.head_start == "zero":
             return
         self._emit(Stage("fitting the head on the base's features"))
         pairs = [self._train[index] for index in self._usable]
         if self._features is None:
             sequences = candidates_of(pairs)
-            self._features = base_features(self.roles, self._shared, sequences, self._settings.pooling, self.sizes)
+            reading = self.roles.reading
+            with self.roles.reference():
+                self._features = base_features(self.roles.base, sequences, [reading], self.sizes)[reading]
         guards.require_finite_features(self._features.values, self.roles.base.dtype)
-        weight, bias = head_start(self._features, pairs, self._settings.label_smoothing, self._settings.probe_ridge)
+        weight, bias = head_start(self._features, pairs, self._settings.label_smoothing)
         head = self.roles.head("reward")
         with torch.no_grad():
             head.weight.copy_(weight)
@@ -214,9 +216,8 @@ class RewardTrainer:
                 self.optimisers["reward"].step()
             self.optimisers["reward"].zero_grad(set_to_none=True)
         if not finite:
-            guards.explain_reward_breakdown(
-                self.roles, [one for group in self._batches[number] for one in group.candidates], settings.pooling
-            )
+            candidates = [one for group in self._batches[number] for one in group.candidates]
+            guards.explain_reward_breakdown(self.roles, candidates)
         if first and all(torch.equal(old, new) for old, new in zip(before, self._matrices(), strict=True)):
             raise UserError(
                 "The reward adapter did not move.",
@@ -250,7 +251,7 @@ class RewardTrainer:
                 return (chunk.weights * losses).sum() / whole
 
             with self.sizes.forward():
-                scores = chunk.learn(settings.pooling, loss_of)
+                scores = chunk.learn(loss_of)
             loss_sum += float(loss_of(scores))
             gaps = scores[chunk.better] - scores[chunk.worse]
             right += float(_right(gaps, chunk.ties).sum())
@@ -266,7 +267,7 @@ class RewardTrainer:
         values = _heldout_metrics(self._measured, self._heldout)
         loss = values["heldout_loss"]
         if not math.isfinite(loss):
-            guards.explain_reward_breakdown(self.roles, candidates_of(self._heldout), self._settings.pooling)
+            guards.explain_reward_breakdown(self.roles, candidates_of(self._heldout))
         self._emit(Metric(self.done, values))
         if self._settings.patience == 0:
             return
@@ -315,7 +316,7 @@ class RewardTrainer:
         for number, batch in enumerate(self._batches):
             found |= self._scores(number, batch)
         rest = [one for one in candidates_of(self._train) if one not in found]
-        found |= dict(zip(rest, score_tokens(self.roles, rest, self._settings.pooling, self.sizes), strict=True))
+        found |= dict(zip(rest, score_tokens(self.roles, rest, self.sizes), strict=True))
         return _of_pairs(found, self._train)
 
     def _heldout_scores(self) -> PairScores:
@@ -327,7 +328,7 @@ class RewardTrainer:
         def run() -> dict[Tokens, Tensor]:
             found: dict[Tokens, Tensor] = {}
             for chunk in self._cut(number, groups):
-                found |= zip(chunk.sequences, chunk.scores(self._settings.pooling).cpu(), strict=True)
+                found |= zip(chunk.sequences, chunk.scores().cpu(), strict=True)
             return found
 
         if not groups:

@@ -18,16 +18,15 @@ from rlhf_tui.model.logprobs import token_logprobs, unembedding_of
 from rlhf_tui.model.roles import Roles
 from rlhf_tui.settings import PpoSettings
 from rlhf_tui.training import objectives
-from rlhf_tui.training.batching import Batch, Pooling, Tokens, micro_batches, pad, pooled
+from rlhf_tui.training.batching import Batch, Tokens, micro_batches, pad, pooled
 
 
 @dataclass(frozen=True)
 class Scoring:
-    """How the reward model is read: mean and deviation of its scores on reference completions, and its pooling."""
+    """The unit of the reward model: mean and deviation of its scores on reference completions."""
 
     mean: float
     deviation: float
-    pooling: Pooling = "last"
 
 
 #: Raw scores of completions from elsewhere than the reward role (a rule, a game): bigger is better.
@@ -42,7 +41,9 @@ class Experience:
     """Which completions of the rollout these rows are."""
     batch: Batch
     lower: Tensor
-    """Result of the layers that all roles share."""
+    """Result of the layers that policy and reference share."""
+    seen: Tensor
+    """Result of the layers that the roles with a head share"""
     positions: Tensor
     """(rows, R) where each response token is predicted from"""
     mask: Tensor
@@ -151,7 +152,7 @@ def evaluate_rollout(
     with roles.acting("value"):
         for one in experiences:
             one.values = response_values(roles, one)
-    _score(roles, sequences, experiences, scoring, judge)
+    _score(roles, sequences, experiences, judge)
     for one in experiences:
         one.saturated = normalised(one.raw_scores, scoring).abs() >= settings.score_clip
         one.scores = shaped_scores(one.raw_scores, one.ended, settings, scoring)
@@ -176,9 +177,7 @@ def _reward(experiences: Sequence[Experience], settings: PpoSettings, kl_coeffic
         one.advantages = own
 
 
-def _score(
-    roles: Roles, sequences: Sequence[Tokens], experiences: Sequence[Experience], scoring: Scoring, judge: Judge | None
-) -> None:
+def _score(roles: Roles, sequences: Sequence[Tokens], experiences: Sequence[Experience], judge: Judge | None) -> None:
     if judge is not None:
         given = torch.tensor(list(judge(sequences)), dtype=torch.float32, device=roles.base.device)
         for one in experiences:
@@ -186,7 +185,7 @@ def _score(
         return
     with roles.acting("reward"):
         for one in experiences:
-            one.raw_scores = roles.head("reward")(pooled(roles.decoder, one.lower, one.batch, scoring.pooling))
+            one.raw_scores = roles.head("reward")(pooled(roles, one.seen, one.batch))
 
 
 def bare_experiences(
@@ -196,10 +195,14 @@ def bare_experiences(
     most_tokens: int,
     rows: Sequence[int] | None = None,
 ) -> list[Experience]:
-    """Completions (those of `rows`, or all) cut into micro-batches and run through the shared layers."""
+    """Completions (those of `rows`, or all) cut into micro-batches and run through the shared layers.
+
+    Those layers are the base's own, whichever role was active before: a role that is read lower has its adapter there.
+    """
     chosen = range(len(sequences)) if rows is None else rows
     groups = micro_batches([len(sequences[row]) for row in chosen], most_tokens)
-    return [_bare(roles, sequences, ended, [chosen[index] for index in group]) for group in groups]
+    with roles.reference():
+        return [_bare(roles, sequences, ended, [chosen[index] for index in group]) for group in groups]
 
 
 def response_logprobs(roles: Roles, experience: Experience, temperature: float) -> tuple[Tensor, Tensor]:
@@ -216,11 +219,26 @@ def response_logprobs(roles: Roles, experience: Experience, temperature: float) 
 
 
 def response_values(roles: Roles, experience: Experience) -> Tensor:
-    """Value of the state before each sampled token under the active value role, (rows, R); 0 where masked."""
-    hidden = roles.decoder.upper(experience.lower)
+    """Value of the state before each sampled token under the active value role, (rows, R); 0 where masked.
+
+    It is read as the score of the response so far would be; before its first token, from the prompt's last one.
+    """
+    hidden = roles.read(experience.seen)
     rows = torch.arange(hidden.shape[0], device=hidden.device)[:, None]
-    values = roles.head("value")(hidden[rows, experience.positions])
-    return torch.where(experience.mask, values, 0.0)
+    states = hidden[rows, experience.positions]
+    if roles.reading.pooling == "mean":
+        states = means_so_far(states)
+    return torch.where(experience.mask, roles.head("value")(states), 0.0)
+
+
+def means_so_far(states: Tensor) -> Tensor:
+    """States (rows, R, hidden) at the prompt's last token and the response's tokens → what is pooled there, in fp32.
+
+    The first stays; each other one becomes the mean of the response's states up to it.
+    """
+    wide = states.float()
+    count = torch.arange(1, wide.shape[1], device=wide.device)[:, None]
+    return torch.cat([wide[:, :1], wide[:, 1:].cumsum(dim=1) / count], dim=1)
 
 
 def normalised(raw: Tensor, scoring: Scoring) -> Tensor:
@@ -246,10 +264,12 @@ def _bare(roles: Roles, sequences: Sequence[Tokens], ended: Sequence[bool], memb
     batch = pad([sequences[i] for i in members], device)
     positions, mask = batch.before_response(max(len(sequences[i].response) for i in members))
     targets = torch.where(mask, batch.ids.gather(1, (positions + 1).clamp(max=batch.ids.shape[1] - 1)), 0)
+    lower = roles.decoder.lower(batch.ids)
     return Experience(
         members=members,
         batch=batch,
-        lower=roles.decoder.lower(batch.ids),
+        lower=lower,
+        seen=lower if roles.reader is roles.decoder else roles.reader.lower(batch.ids),
         positions=positions,
         mask=mask,
         targets=targets,

@@ -58,4 +58,4 @@ class SharedLayers:
         batch = pad(sequences, self._roles.base.device)
         if all(one in self._kept for one in sequences):
             return batch, torch.nn.utils.rnn.pad_sequence([self._kept[one] for one in sequences], batch_first=True)
-        return batch, self._roles.decoder.lower(batch.ids)
+        return batch, self._roles.reader.lower(batch.ids)

@@ -159,7 +159,7 @@ class _Bench:
                         "scoring",
                         "reward",
                         work.forward(),
-                        lambda: head(pooled(roles.decoder, one.lower, one.batch, "last")),
+                        lambda: head(pooled(roles, one.seen, one.batch)),
                     )
                 )
         return speeds

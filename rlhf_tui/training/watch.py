@@ -250,7 +250,7 @@ def _over_budget(found: Evaluation, budget: float) -> _Words:
 def _overfits(name: str, value: float, best: float) -> _Words:
     return (
         "stop",
-        f"The score in training rises, but the {_SCORES[name]} has fallen from {best:+.2f} to {value:+.2f}.",
+        f"The score in training rises, but the {_SCORES[name]} has fallen from {best:+z.2f} to {value:+z.2f}.",
         "The policy has found what the reward model overrates: the score no longer means what you meant."
         if name == "gold"
         else "The policy has learnt the training prompts, not the behaviour.",
@@ -262,7 +262,7 @@ def _overfits(name: str, value: float, best: float) -> _Words:
 def _worse(name: str, value: float, best: float) -> _Words:
     return (
         "warning",
-        f"The {_SCORES[name]} has fallen from {best:+.2f} to {value:+.2f}, and the score in training does not rise.",
+        f"The {_SCORES[name]} has fallen from {best:+z.2f} to {value:+z.2f}, and the score in training does not rise.",
         "The updates are too large, or too noisy, for the policy to learn from.",
         "Lower ppo.policy_learning_rate, or raise ppo.rollout_size.",
     )

@@ -279,8 +279,8 @@ VERDICTS = {
             "All completions score about the same: better and worse differ by 0.0021 on average. Such a model prefers "
             "nothing; PPO would follow rounding errors.",
         ),
-        "Look at the training loss: at 0.693 nothing was learnt. Try a higher reward.learning_rate, or less "
-        "reward.probe_ridge; check that the candidates differ at all.",
+        "Look at the training loss: at 0.693 nothing was learnt. Try a higher reward.learning_rate, and "
+        "check that the candidates differ at all.",
         None,
     ),
 }

@@ -135,8 +135,9 @@ def test_a_demo_is_followed_and_steered_as_a_whole(
             assert view.followed_stage() == "reward"
             assert view.live is not None
             assert view.live.name == child.name
-            assert view.steered is not None
-            assert view.steered.name == demo.name
+            steered = view.steered("reward")
+            assert steered is not None
+            assert steered.name == demo.name
         view.poll()
         assert view.live is not None
         assert view.live.name == demo.name

@@ -13,6 +13,7 @@ from textual.app import App
 from textual.pilot import Pilot
 from textual.screen import ModalScreen
 
+from rlhf_tui import settings
 from rlhf_tui.app import keys
 from rlhf_tui.app.app import RlhfApp
 from rlhf_tui.app.screens.dialogs import ConfirmDialog, LineDialog, TextDialog, WritingDialog
@@ -23,8 +24,9 @@ from rlhf_tui.errors import UserError
 from rlhf_tui.project import Project
 from rlhf_tui.runs.control import Control
 from rlhf_tui.runs.events import Done, Event, Metric, Progress, Stage
-from rlhf_tui.runs.folder import RunFolder, create_run
+from rlhf_tui.runs.folder import WAITING, RunFolder, create_run
 from rlhf_tui.runs.journal import JournalWriter
+from rlhf_tui.runs.turn import WAITS
 
 SIZES = [(80, 24), (160, 48)]
 SMALL = [(60, 16), (40, 12), (20, 6)]
@@ -341,6 +343,7 @@ async def test_a_run_that_cannot_start_is_explained_and_the_app_lives_on(
 
 
 async def test_only_one_run_at_a_time(finished: Project, alive: Hold, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings.write(finished.config, "run.when_busy", "refuse")
     monkeypatch.setattr("rlhf_tui.app.app.require_ready", lambda project, kind, settings: None)
     monkeypatch.setattr("rlhf_tui.app.app.launcher.launch", lambda project, run: pytest.fail("launched"))
     run = create_run(finished, "reward")
@@ -352,6 +355,43 @@ async def test_only_one_run_at_a_time(finished: Project, alive: Hold, monkeypatc
             await pilot.press("4", "enter")
             await app.workers.wait_for_complete()
     assert len([path for path in finished.runs.iterdir() if path.name.startswith("ppo")]) == 1
+
+
+async def test_a_second_run_is_queued_shown_as_that_and_taken_out_of_the_queue(
+    finished: Project, alive: Hold, monkeypatch: pytest.MonkeyPatch, text_of: TextOf
+) -> None:
+    launched: list[RunFolder] = []
+    monkeypatch.setattr("rlhf_tui.app.app.require_ready", lambda project, kind, settings: None)
+    monkeypatch.setattr("rlhf_tui.app.app.launcher.launch", lambda project, run: launched.append(run))
+    first = create_run(finished, "reward")
+    with alive(first), JournalWriter(first.events_path) as emit:
+        emit(Progress(1, 9, "steps"))
+        app = RlhfApp(finished)
+        async with app.run_test(size=(160, 48)) as pilot:
+            await settle(pilot)
+            await pilot.press("4", "enter")
+            await app.workers.wait_for_complete()
+            (second,) = launched
+            with alive(second), JournalWriter(second.events_path) as emit_second:
+                emit_second(Stage(WAITS, f"{first.name} has it"))
+                (second.control_dir / WAITING).write_text("1")
+                app.look()
+                await settle(pilot)
+                shown = text_of(app)
+                assert "QUEUED" in shown
+                assert f"waiting for the model · {first.name} has it" in shown
+                assert app.overview.live is not None
+                assert app.overview.live.name == first.name
+                await pilot.press("enter")  # the same stage is not queued twice
+                await app.workers.wait_for_complete()
+                assert launched == [second]
+                await pilot.press("full_stop")
+                await settle(pilot)
+                assert f"Stop {second.name}?" in text_of(app)
+                await pilot.press("y")
+                await settle(pilot)
+                assert (second.control_dir / "stop").exists()
+                assert not (first.control_dir / "stop").exists()
 
 
 @pytest.mark.parametrize(

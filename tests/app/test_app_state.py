@@ -109,6 +109,26 @@ def test_a_pause_is_no_stage_and_does_not_spoil_the_pace() -> None:
     assert math.isnan(state.pace.seconds_each)
 
 
+def test_steps_that_are_done_again_after_a_resume_show_once() -> None:
+    def update(step: int) -> list[Event]:
+        return [
+            Metric(step, {"score": step / 10}),
+            Sample(step, "Why?", f"Because {step}.", {}, "policy"),
+            Sample(step, "How?", f"So {step}.", {}, "heldout"),
+            Checkpoint(step, "checkpoints/best", best=True),
+            Alert("warning", "kl-high", f"KL is {step}."),
+        ]
+
+    whole = fold(LAUNCH, *update(1), *update(2), *update(3), *update(4))
+    cut = fold(LAUNCH, *update(1), *update(2), *update(3), LAUNCH, Stage("resumed"), *update(2), *update(3), *update(4))
+    twice = fold(LAUNCH, *update(1), LAUNCH, *update(1)[:2], LAUNCH, *update(1), *update(2), *update(3), *update(4))
+    for state in (cut, twice):
+        assert list(state.samples) == list(whole.samples)
+        assert [one.news for one in state.checkpoints] == [one.news for one in whole.checkpoints]
+        assert [one.news for one in state.alerts] == [one.news for one in whole.alerts]
+        assert [vars(one) for one in state.line("score").buckets] == [vars(one) for one in whole.line("score").buckets]
+
+
 def test_samples_are_bounded() -> None:
     state = fold(*(Sample(i, "p", str(i), source="policy") for i in range(SAMPLES + 7)))
     assert len(state.samples) == SAMPLES

@@ -164,7 +164,9 @@ def test_the_ridge_that_predicts_the_pairs_left_out_best_is_chosen() -> None:
             u = ridge_bradley_terry(features[learn] / 30**0.5, targets[learn], weights[learn], ridge=ridge)
             loss += weights[out] @ cross_entropy(features[out] / 30**0.5 @ u, targets[out])
         losses.append(loss)
-    assert choose_ridge(kernel_of(features), targets, weights, groups) == RIDGES[int(np.argmin(losses))]
+    ridge, loss = choose_ridge(kernel_of(features), targets, weights, groups)
+    assert ridge == RIDGES[int(np.argmin(losses))]
+    assert loss == pytest.approx(min(losses) / weights.sum(), abs=1e-4)
     assert 0 < int(np.argmin(losses)) < len(RIDGES) - 1  # so that the test says something
 
 
@@ -173,16 +175,16 @@ def test_labels_that_mean_nothing_get_the_most_ridge_and_clear_ones_little() -> 
     features = rng.normal(size=(120, 40))
     groups = np.arange(120) % 4
     clear = features * np.where(features[:, 0] > 0, 1, -1)[:, None]
-    assert choose_ridge(kernel_of(features), np.ones(120), np.ones(120), groups) == RIDGES[-1]
-    assert choose_ridge(kernel_of(clear), np.ones(120), np.ones(120), groups) < MIDDLE_RIDGE
+    assert choose_ridge(kernel_of(features), np.ones(120), np.ones(120), groups)[0] == RIDGES[-1]
+    assert choose_ridge(kernel_of(clear), np.ones(120), np.ones(120), groups)[0] < MIDDLE_RIDGE
 
 
 def test_of_very_many_pairs_some_choose() -> None:
     rng = np.random.default_rng(7)
     features = rng.normal(size=(2500, 5))
     features *= np.where(features[:, 0] > 0, 1, -1)[:, None]
-    assert choose_ridge(kernel_of(features), np.ones(2500), np.ones(2500), np.arange(2500) % 3) < MIDDLE_RIDGE
+    assert choose_ridge(kernel_of(features), np.ones(2500), np.ones(2500), np.arange(2500) % 3)[0] < MIDDLE_RIDGE
 
 
 def test_with_one_group_there_is_nothing_to_choose_by() -> None:
-    assert choose_ridge(np.eye(4), np.ones(4), np.ones(4), np.array([7, 7, 7, 7])) == MIDDLE_RIDGE
+    assert choose_ridge(np.eye(4), np.ones(4), np.ones(4), np.array([7, 7, 7, 7])) == (MIDDLE_RIDGE, np.inf)

@@ -253,7 +253,7 @@ def _reward(base: Any, settings: Any) -> dict[str, Any]:
     pairs = [Pair(Tokens(p, answer()), Tokens(p, answer()), False, 1, 1.0) for p in _prompts(base, settings, 2)]
     peaks = PhasePeaks(base.device)
     peaks(Stage("update"))
-    wanted = settings.reward.model_copy(update={"epochs": 1, "probe_ridge": 0.0})
+    wanted = settings.reward.model_copy(update={"epochs": 1, "head_start": "zero"})
     trainer = RewardTrainer(roles, pairs, [], wanted, seed=0, emit=lambda event: None)
     trainer.run(save=lambda trainer: None, boundary=lambda save: None)
     return peaks.close()

@@ -15,7 +15,7 @@ For each seed a project of its own, and the ordinary runs one after the other, i
 
 `win_rate` is the share of the pairs (same prompt, one answer each) in which the policy's answer is better, ties counted
 as half; its 95 % interval is bootstrapped over prompts, since the answers to one prompt are not independent. `kl` is in
-nats for each completion, policy to base, on the policy's own answers to the held-out prompts. 32 of the held-out
+nats for each completion, policy to base, on the policy's own answers to the held-out prompts. The held-out
 prompts also decide which update is kept (`ppo.keep`), and held-out pairs which epoch of the reward model: the win rate
 is a little flattered by that. The aim is a win rate of
 at least 75 % at 15 nats or less, within 60 minutes on two cores. One line of JSON for each seed; the exit status is 1
@@ -59,8 +59,6 @@ SETTINGS = (
     f"generate.per_prompt={ANSWERS}",
     "generate.max_new_tokens=40",
     "generate.batch_size=48",
-    # a share of words is a mean over words
-    "reward.pooling=mean",
     "reward.epochs=4",
     "reward.learning_rate=2e-4",
     "reward.reference_completions=32",
@@ -69,13 +67,16 @@ SETTINGS = (
     # Many completions and one pass over them. With 32 and two passes the policy had moved by 0.028 nats a token on the
     # sampled tokens after the first update, and hardly on new ones, which fits a second pass that learns tokens by
     # heart; rate and minibatches were others, too.
-    "ppo.updates=30",
+    "ppo.updates=20",
     "ppo.rollout_size=64",
     "ppo.epochs=1",
     "ppo.minibatches=2",
     "ppo.policy_learning_rate=2e-3",
     "ppo.value_learning_rate=2e-3",
-    "ppo.evaluate_prompts=32",
+    # The KL of 32 answers is known to about 2 nats: on all held-out prompts, and well below what is aimed at.
+    "ppo.evaluate_prompts=60",
+    "ppo.evaluate_every=2",
+    "guard.kl_budget=12",
     # nearly every answer is cut at 40 tokens: a price on that would teach short answers, which is not the taste
     "ppo.missing_eos_penalty=0",
     "compare.samples_per_prompt=1",

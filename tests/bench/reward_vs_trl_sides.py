@@ -161,7 +161,7 @@ def ours(plan: Mapping[str, Any], data: Mapping[str, Any]) -> dict[str, Any]:
     train, heldout = (
         [Pair(candidates[i], candidates[j], False, 1, 1.0) for i, j in part] for part in split(plan, data)
     )
-    plain = {"probe_ridge": 0.0, "head_learning_rate": plan["rate"], "label_smoothing": 0.0}
+    plain = {"head_start": "zero", "head_learning_rate": plan["rate"], "label_smoothing": 0.0}
     settings = RewardSettings(
         epochs=plan["epochs"],
         learning_rate=plan["rate"],
@@ -171,7 +171,6 @@ def ours(plan: Mapping[str, Any], data: Mapping[str, Any]) -> dict[str, Any]:
         micro_batch_tokens=2 * plan["micro"] * (plan["prompt_tokens"] + plan["response_tokens"] + 1),
         max_grad_norm=CLIP,
         centre=CENTRE,
-        pooling="last",
         patience=0,  # keeping the best epoch would choose by the very pairs that are measured
         **(plain if plan["side"] == "plain" else {}),
     )

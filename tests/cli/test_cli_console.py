@@ -121,9 +121,10 @@ def test_how_a_run_may_have_ended(project: Project, fake_run: Callable[..., RunF
         follow_on_console(project, create_run(project, "ppo"), out)
     crashed = fake_run(project, "ppo", [Stage("loading the model")])
     crashed.log_path.write_text("Killed\n")
-    with pytest.raises(UserError, match="died without a word") as error:
+    with pytest.raises(UserError, match="vanished without a word") as error:
         follow_on_console(project, crashed, out)
-    assert error.value.why == "Killed"
+    assert "loading the model" in error.value.why
+    assert error.value.why.endswith("The end of its log:\nKilled")
     failed = fake_run(project, "ppo", [Done("failed", "No card.", {"what": "No card.", "why": "w", "todo": "t"})])
     with pytest.raises(UserError) as error:
         follow_on_console(project, failed, out)

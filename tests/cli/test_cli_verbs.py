@@ -162,7 +162,7 @@ def test_options_become_settings_and_options_of_the_run(cli, ready: Project, lau
 
 def test_detached(cli, ready: Project, launched) -> None:
     found = document(cli("train", "reward", "--detach", "--json", "--project", ready.root))
-    assert found == {"run": "reward-0001", "path": str(ready.runs / "reward-0001")}
+    assert found == {"run": "reward-0001", "path": str(ready.runs / "reward-0001"), "waits_for": ""}
 
 
 @pytest.mark.parametrize("kind", ["reward", "ppo"])

@@ -16,7 +16,7 @@ from rlhf_tui.model.roles import Roles
 from rlhf_tui.runs.events import Event, Progress, Sample
 from rlhf_tui.settings import AdapterSettings, CompareSettings, ModelSettings, PpoSettings
 from rlhf_tui.training.backoff import MicroBatching
-from rlhf_tui.training.batching import Pooling, Tokens
+from rlhf_tui.training.batching import Tokens
 from rlhf_tui.training.features import score_tokens
 from rlhf_tui.training.ppo import TrainPrompt
 from rlhf_tui.training.rollout import Scoring
@@ -117,16 +117,16 @@ def test_scores_are_the_reward_models_normalised(roles_of: Roled, monkeypatch: p
 
     drawn: list[list[Tokens]] = []
 
-    def recording(roles: Roles, sequences: list[Tokens], pooling: Pooling, sizes: MicroBatching) -> torch.Tensor:
+    def recording(roles: Roles, sequences: list[Tokens], sizes: MicroBatching) -> torch.Tensor:
         drawn.append(list(sequences))
-        return score_tokens(roles, sequences, pooling, sizes)
+        return score_tokens(roles, sequences, sizes)
 
     monkeypatch.setattr(room, "score_tokens", recording)
     roles = roles_of(change=0.3)
     found, _ = measure(roles, samples_per_prompt=2)
     ends = set(roles.base.chat.end_ids)
     for sequences, side in zip(drawn, (found.before, found.after), strict=True):
-        raw = score_tokens(roles, sequences, "last", MicroBatching(roles.base, 100_000, "off")).tolist()
+        raw = score_tokens(roles, sequences, MicroBatching(roles.base, 100_000, "off")).tolist()
         assert side.score == pytest.approx(sum((one - 0.2) / 0.5 for one in raw) / 12, abs=1e-5)
         assert side.length == pytest.approx(sum(len(one.response) for one in sequences) / 12)
         assert side.eos_rate == pytest.approx(sum(one.response[-1] in ends for one in sequences) / 12)

@@ -11,7 +11,7 @@ from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from rlhf_tui.model.base import Base
-from rlhf_tui.model.decoder import SplitDecoder, WholeDecoder, decoder_for
+from rlhf_tui.model.decoder import SplitDecoder, WholeDecoder, decoder_for, runs_in_part, states_after
 from rlhf_tui.model.roles import Roles
 
 WINDOWED = {"use_sliding_window": True, "sliding_window": 16, "max_window_layers": 2}
@@ -135,6 +135,22 @@ def test_whatever_is_chosen_equals_the_whole_forward(kind: str, more: dict[str, 
         expected = model.get_decoder()(input_ids=LONG, use_cache=False).last_hidden_state
         assert torch.equal(chosen.upper(chosen.lower(LONG)), expected)
         assert torch.equal(model.get_decoder()(input_ids=LONG, use_cache=False).last_hidden_state, expected)
+        if runs_in_part(model):
+            the_first_layers_are_those_of_the_whole(model, chosen, shared)
+            assert torch.equal(model.get_decoder()(input_ids=LONG, use_cache=False).last_hidden_state, expected)
+
+
+def the_first_layers_are_those_of_the_whole(model: Any, chosen: Any, shared: int) -> None:
+    """Left after 2 or 3 layers: transformers' own hidden state there, each divided by its root mean square."""
+    states = model.get_decoder()(input_ids=LONG, use_cache=False, output_hidden_states=True).hidden_states
+    found = states_after(model, LONG, {0, 2, 3})
+    assert sorted(found) == [0, 2, 3]
+    assert torch.equal(found[0], states[-1])
+    for layers in (2, 3):
+        wanted = torch.nn.functional.rms_norm(states[layers], states[layers].shape[-1:], eps=1e-6)
+        assert torch.allclose(found[layers], wanted, atol=1e-5)
+        if layers > shared:
+            assert torch.allclose(chosen.upper(chosen.lower(LONG), layers), wanted, atol=1e-5)
 
 
 @pytest.mark.parametrize("kind", ["llama", "mistral", "qwen2", "qwen3", "phi3"])

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
+from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor
 
+from rlhf_tui.errors import UserError
 from rlhf_tui.model.base import Base
-from rlhf_tui.model.roles import Role, Roles, RoleTableError
+from rlhf_tui.model.decoder import UnitNorm, states_after
+from rlhf_tui.model.heads import Reading
+from rlhf_tui.model.roles import Role, Roles, RoleTableError, reading_of, saved_reading
+from rlhf_tui.settings import AdapterSettings
 
 ALL_ROLES: tuple[Role, ...] = ("policy", "reward", "value")
 
@@ -345,3 +350,59 @@ def test_heads_compute_in_fp32(tiny_base: Base, make_roles: MakeRoles) -> None:
     assert score.dtype == torch.float32
     expected = (hidden.float() * head.weight).sum(-1) + head.bias
     torch.testing.assert_close(score, expected, rtol=1e-5, atol=1e-5)
+
+
+# -- heads that read in the middle ----------------------------------------------------------------
+
+
+def test_adapters_lie_right_below_where_their_role_is_read(tiny_base: Base) -> None:
+    roles = Roles(tiny_base, AdapterSettings(rank=4, alpha=8, layers=2), seed=3, reading=Reading(3, "mean"))
+    for role in ("policy", "reward", "value"):
+        roles.add(role)  # type: ignore[arg-type]
+    found = {
+        role: {int(name.split(".layers.")[1].split(".")[0]) for name in roles.adapter_state(role)}  # type: ignore[arg-type]
+        for role in roles.names
+    }
+    assert found == {"policy": {2, 3}, "reward": {1, 2}, "value": {1, 2}}
+
+
+def test_what_lies_above_does_not_count(tiny_base: Base, ids: Tensor) -> None:
+    roles = Roles(tiny_base, AdapterSettings(rank=4, alpha=8), seed=3, reading=Reading(2, "last"))
+    roles.add("reward")
+    with torch.no_grad(), roles.acting("reward"):
+        before = roles.read(roles.reader.lower(ids))
+        tiny_base.model.get_decoder().layers[2].mlp.down_proj.weight.add_(1.0)
+        assert torch.equal(roles.read(roles.reader.lower(ids)), before)
+        tiny_base.model.get_decoder().layers[1].mlp.down_proj.base_layer.weight.add_(1.0)
+        assert not torch.equal(roles.read(roles.reader.lower(ids)), before)
+
+
+def test_policy_and_heads_each_share_the_layers_below_their_own_adapters(tiny_base: Base, ids: Tensor) -> None:
+    roles = Roles(tiny_base, AdapterSettings(rank=4, alpha=8, layers=1), seed=3, reading=Reading(2, "mean"))
+    for role in ("policy", "reward"):
+        roles.add(role)  # type: ignore[arg-type]
+    with torch.no_grad(), roles.reference():
+        states = states_after(tiny_base.model, ids, {1, 2, 3})
+    for decoder, below in ((roles.decoder, 3), (roles.reader, 1)):
+        made = decoder.lower(ids)
+        assert torch.allclose(UnitNorm()(made), states[below], atol=1e-5)
+    with torch.no_grad(), roles.acting("reward"):  # it does nothing yet
+        assert torch.allclose(roles.read(roles.reader.lower(ids)), states[2], atol=1e-5)
+    at_the_end = Roles(tiny_base, AdapterSettings(rank=4, alpha=8, layers=1), seed=3)
+    assert at_the_end.reader is at_the_end.decoder
+
+
+@pytest.mark.parametrize("layer", [0, 4, 1000])
+def test_a_layer_at_or_beyond_the_end_is_the_end(layer: int, tiny_base: Base) -> None:
+    assert reading_of(tiny_base, Reading(layer, "mean")) == Reading(0, "mean")
+
+
+def test_a_reward_model_that_reads_elsewhere_is_refused(tiny_base: Base, tmp_path: Path) -> None:
+    settings = AdapterSettings(rank=4, alpha=8, layers=1)
+    roles = Roles(tiny_base, settings, seed=3, reading=Reading(2, "mean"))
+    roles.add("reward")
+    roles.save("reward", tmp_path / "reward", {})
+    assert saved_reading(tmp_path / "reward", "reward") == Reading(2, "mean")
+    other = Roles(tiny_base, settings, seed=3)
+    with pytest.raises(UserError, match="layer = 2"):
+        other.load("reward", tmp_path / "reward")

@@ -168,7 +168,7 @@ def test_latest_of_a_kind_and_status(project: Project) -> None:
 
 
 def test_status_follows_lock_and_journal(run: RunFolder) -> None:
-    assert run.status() == "queued"
+    assert run.status() == "new"
     assert run.done() is None
     with run.lock():
         journal(run, LAUNCH)
@@ -200,7 +200,7 @@ def test_the_lock_holds_across_processes_and_goes_with_its_holder(run: RunFolder
         run.lock().__enter__()
     holder.kill()
     holder.communicate()
-    assert run.status() == "queued"
+    assert run.status() == "new"
     with run.lock():
         pass
 
@@ -229,7 +229,7 @@ def test_asking_for_liveness_never_turns_a_worker_away(run: RunFolder) -> None:
 def test_a_reader_who_asks_is_not_taken_for_a_worker(run: RunFolder) -> None:
     with run.lock_path.open("rb") as lock:
         fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        assert run.status() == "queued"
+        assert run.status() == "new"
 
 
 def test_log_tail(run: RunFolder) -> None:

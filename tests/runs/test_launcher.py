@@ -139,7 +139,7 @@ def test_a_signal_saves_and_stops(start: Start, until: Until, events: Events, nu
     run = start("steady")
     until(lambda: progress(run) >= 2, "some steps are done")
     os.kill(launch_event(run).pid, number)
-    assert follow(run, lambda stamped: None, poll=0.01) == Done("stopped", "Stopped as asked.")
+    assert follow(run, lambda stamped: None, poll=0.01) == Done("stopped", "Stopped by a signal.", cause="signal")
     *_, before, last, done = [event for _, event in events(run)]
     assert isinstance(before, Progress)
     assert last == Checkpoint(before.done, f"step-{before.done:06d}")

@@ -103,7 +103,7 @@ def test_a_held_run_is_refused_and_untouched(project: Project, run: RunFolder, s
     with run.lock(), pytest.raises(RunBusy):
         execute(project, run, stages=stages)
     assert sorted(path.name for path in run.path.iterdir()) == before
-    assert run.status() == "queued"
+    assert run.status() == "new"
 
 
 def test_a_stop_asked_before_the_run_began_is_honoured_and_then_forgotten(
@@ -221,7 +221,7 @@ def test_the_process_wide_signal_is_what_a_run_hears(project: Project, stages: s
     assert isinstance(stop_signal, StopSignal)
     stop_signal._received(signal.SIGTERM, None)
     run = create_run(project, "steady")
-    assert execute(project, run, stages=stages) == Done("stopped", "Stopped as asked.")
+    assert execute(project, run, stages=stages) == Done("stopped", "Stopped by a signal.", cause="signal")
 
 
 def test_pause_is_heard_as_stages(project: Project, stages: str, events: Events, until: Callable[..., None]) -> None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
+    from rlhf_tui.model.heads import Reading
     from rlhf_tui.model.roles import Roles
     from rlhf_tui.training.batching import Tokens
     from rlhf_tui.training.ppo import TrainPrompt
@@ -35,10 +36,15 @@ def fresh_roles(tiny_folder: Path) -> FreshRoles:
     from rlhf_tui.model.roles import Roles
     from rlhf_tui.settings import AdapterSettings, ModelSettings
 
-    def make(*, layers: int = 0, endings: tuple[int, ...] = tuple(range(2, VOCABULARY, 8))) -> Roles:
+    def make(
+        *,
+        layers: int = 0,
+        endings: tuple[int, ...] = tuple(range(2, VOCABULARY, 8)),
+        reading: Reading | None = None,
+    ) -> Roles:
         base = load_base(ModelSettings(name=str(tiny_folder), quantisation="none", device="cpu"), lambda text: None)
         base = replace(base, chat=replace(base.chat, end_ids=endings))
-        roles = Roles(base, AdapterSettings(rank=4, alpha=8, layers=layers), seed=3)
+        roles = Roles(base, AdapterSettings(rank=4, alpha=8, layers=layers), seed=3, reading=reading)
         roles.add("policy")
         roles.add("reward")
         generator = torch.Generator().manual_seed(5)

@@ -12,18 +12,20 @@ import torch
 from torch import Tensor
 
 from rlhf_tui.errors import UserError
-from rlhf_tui.model.decoder import WholeDecoder, recomputing
+from rlhf_tui.model.decoder import WholeDecoder, recomputing, states_after
+from rlhf_tui.model.heads import Reading
 from rlhf_tui.model.roles import Roles
 from rlhf_tui.runs.events import Event, Metric
 from rlhf_tui.settings import RewardSettings
+from rlhf_tui.training import features
 from rlhf_tui.training.backoff import MicroBatching
 from rlhf_tui.training.batching import Tokens
 from rlhf_tui.training.features import base_features, score_tokens
 from rlhf_tui.training.groups import Pair
 from rlhf_tui.training.reward import Trained, train_reward
-from rlhf_tui.training.shared import SharedLayers
 
 FreshRoles = Callable[..., Roles]
+MIDDLE = Reading(2, "mean")
 SETTINGS = RewardSettings(epochs=2, patience=0, learning_rate=1e-3, batch_pairs=6, micro_batch_tokens=4096)
 
 
@@ -48,13 +50,13 @@ class Allocator:
     def lower(self, ids: Tensor) -> Tensor:
         return self._inner.lower(ids)
 
-    def upper(self, lower: Tensor) -> Tensor:
+    def upper(self, lower: Tensor, layers: int | None = None) -> Tensor:
         again = "forward" in vars(self._layers[0])  # gradient checkpointing is on
         room = max(self._room, self._recomputed) if again or not torch.is_grad_enabled() else self._room
         if lower.shape[0] * lower.shape[1] > room:
             self.failures += 1
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
-        return self._inner.upper(lower)
+        return self._inner.upper(lower, layers)
 
 
 def train(roles: Roles, settings: RewardSettings = SETTINGS) -> tuple[Trained, list[dict[str, float]], Tensor]:
@@ -68,7 +70,7 @@ def train(roles: Roles, settings: RewardSettings = SETTINGS) -> tuple[Trained, l
 
 
 @pytest.mark.parametrize("layers", [0, 2])
-@pytest.mark.parametrize("room", [40, 90, 160, 250])
+@pytest.mark.parametrize("room", [40, 90, 160, 200])
 def test_whatever_the_room_the_result_is_that_of_enough_memory(room: int, layers: int, fresh_roles: FreshRoles) -> None:
     roles = fresh_roles(layers=layers)
     enough, wanted, weights = train(roles)
@@ -107,22 +109,29 @@ def test_when_nothing_is_left_to_try_it_says_what_would_help(checkpointing: Any,
     assert "rlhf-tui fit" in caught.value.todo
 
 
-def test_scoring_and_reading_features_survive_too(fresh_roles: FreshRoles) -> None:
+def test_scoring_and_reading_features_survive_too(fresh_roles: FreshRoles, monkeypatch: pytest.MonkeyPatch) -> None:
+    def scarce(model: Any, ids: Tensor, layers: Any) -> dict[int, Tensor]:
+        if ids.numel() > 40:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+        return states_after(model, ids, layers)
+
     roles = fresh_roles()
     sequences = [side for pair in pairs(10, seed=4) for side in (pair.chosen, pair.rejected)]
     plenty = MicroBatching(roles.base, 10_000, "off")
     wanted = (
-        score_tokens(roles, sequences, "last", plenty),
-        base_features(roles, SharedLayers(roles), sequences, "mean", plenty).values,
+        score_tokens(roles, sequences, plenty),
+        base_features(roles.base, sequences, [MIDDLE], plenty)[MIDDLE].values,
     )
     roles._decoder = Allocator(roles, 40)
     sizes = MicroBatching(roles.base, 10_000, "off")
-    assert torch.allclose(score_tokens(roles, sequences, "last", sizes), wanted[0], atol=1e-5)
+    assert torch.allclose(score_tokens(roles, sequences, sizes), wanted[0], atol=1e-5)
     assert sizes.back_offs > 0
     assert sizes.most_tokens <= 40
-    assert torch.allclose(
-        base_features(roles, SharedLayers(roles), sequences, "mean", sizes).values, wanted[1], atol=1e-5
-    )
+    monkeypatch.setattr(features, "states_after", scarce)
+    sizes = MicroBatching(roles.base, 10_000, "off")
+    found = base_features(roles.base, sequences, [MIDDLE], sizes)[MIDDLE].values
+    assert torch.allclose(found, wanted[1], atol=1e-5)
+    assert 0 < sizes.most_tokens <= 40
 
 
 def test_other_errors_are_not_taken_for_a_lack_of_memory(fresh_roles: FreshRoles) -> None:
@@ -185,12 +194,12 @@ def test_recomputing_changes_nothing_where_no_gradient_is_recorded(fresh_roles: 
 
 
 def test_a_base_that_overflows_is_named_as_the_cause(fresh_roles: FreshRoles) -> None:
-    for ridge in (0.0, 1000.0):
+    for start in ("zero", "ridge"):
         roles = fresh_roles()
         with torch.no_grad():
             roles.base.model.get_decoder().norm.weight.fill_(math.inf)
         with pytest.raises(UserError, match="base model itself") as caught:
-            train(roles, SETTINGS.model_copy(update={"probe_ridge": ridge}))
+            train(roles, SETTINGS.model_copy(update={"head_start": start}))
         assert "float32" in caught.value.why
 
 
@@ -207,5 +216,5 @@ def test_a_step_that_is_too_large_is_named_as_the_cause(fresh_roles: FreshRoles)
     with torch.no_grad():  # finite, and yet its square is not
         roles.head("reward").weight.fill_(3e38)
     with pytest.raises(UserError, match="gradient is not a finite number") as caught:
-        train(roles, SETTINGS.model_copy(update={"probe_ridge": 0.0}))
+        train(roles, SETTINGS.model_copy(update={"head_start": "zero"}))
     assert "learning_rate" in caught.value.todo

@@ -11,9 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from rlhf_tui.model.heads import Pooling, Reading
 from rlhf_tui.model.roles import Roles
 from rlhf_tui.training.backoff import MicroBatching
-from rlhf_tui.training.batching import Batch, Pooling, Tokens, micro_batches, pad, pooled
+from rlhf_tui.training.batching import Batch, Tokens, micro_batches, pad, pooled
 from rlhf_tui.training.features import score_tokens
 from rlhf_tui.training.optimisation import adam, cosine, linear, set_rate
 from rlhf_tui.training.rollout import bare_experiences, deal, response_logprobs, response_values
@@ -57,7 +58,7 @@ def test_padding_by_hand() -> None:
 
 
 def scores_of(roles: Roles, sequences: Sequence[Tokens], most: int) -> list[Tensor]:
-    return list(score_tokens(roles, sequences, "last", MicroBatching(roles.base, most, "off"))[:, None])
+    return list(score_tokens(roles, sequences, MicroBatching(roles.base, most, "off"))[:, None])
 
 
 def logprobs_of(roles: Roles, sequences: Sequence[Tokens], most: int) -> list[Tensor]:
@@ -104,7 +105,7 @@ def test_a_sequence_alone_in_a_batch_and_with_longer_neighbours_is_the_same(
 def test_no_result_depends_on_the_pad_id(
     layers: int, pooling: Pooling, fresh_roles: FreshRoles, draw_tokens: Draw
 ) -> None:
-    roles = fresh_roles(layers=layers)
+    roles = fresh_roles(layers=layers, reading=Reading(pooling=pooling))
     batch = pad(draw_tokens(8), CPU)
     inside = torch.arange(batch.ids.shape[1]) < batch.lengths[:, None]
     padded = ~inside
@@ -114,7 +115,7 @@ def test_no_result_depends_on_the_pad_id(
         for filling in (0, 2, 77, 300):  # 2 is the end of turn
             ids = torch.where(padded, filling, batch.ids)
             other = Batch(ids, batch.prompt_lengths, batch.lengths)
-            results.append(pooled(roles.decoder, roles.decoder.lower(ids), other, pooling))
+            results.append(pooled(roles, roles.reader.lower(ids), other))
     assert all(torch.equal(results[0], one) for one in results[1:])
 
 
@@ -138,7 +139,7 @@ def test_what_comes_after_the_last_needed_position_gets_no_gradient(
     """The last token predicts nothing that was sampled; neither it nor the padding may pull at the weights."""
     roles = fresh_roles(layers=2)
     (one,) = bare_experiences(roles, draw_tokens(6), [True] * 6, 100_000)
-    one.lower = one.lower.clone().requires_grad_(True)
+    one.seen = one.lower = one.lower.clone().requires_grad_(True)
     with roles.learning("policy" if quantity == "logprobs" else "value"):
         result = response_logprobs(roles, one, 1.0)[0] if quantity == "logprobs" else response_values(roles, one)
         result.square().sum().backward()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 from collections.abc import Callable, Sequence
@@ -10,13 +11,14 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors import SafetensorError
 
-from rlhf_tui.errors import UserError
+from rlhf_tui.errors import DiskError, UserError
 from rlhf_tui.model.roles import Roles
 from rlhf_tui.runs.events import Alert, Event, Metric, Progress
-from rlhf_tui.settings import GuardSettings, PpoSettings
+from rlhf_tui.settings import GuardSettings, PpoSettings, RunSettings
 from rlhf_tui.training import guards
-from rlhf_tui.training.checkpoint import load_checkpoint, newest_checkpoint, save_checkpoint
+from rlhf_tui.training.checkpoint import best_facts, keep_best, load_checkpoint, newest_checkpoint, save_checkpoint
 from rlhf_tui.training.ppo import LEARNING, Ppo, TrainPrompt
 from rlhf_tui.training.ppo_run import PpoRun
 from rlhf_tui.training.rollout import Scoring
@@ -170,6 +172,87 @@ def test_the_newest_two_are_kept(fresh_roles: FreshRoles, prompts: Prompts, tmp_
     assert newest.name == "step-000004"
 
 
+def test_more_are_kept_when_the_settings_say_so(fresh_roles: FreshRoles, prompts: Prompts, tmp_path: Path) -> None:
+    current = learner(fresh_roles(layers=2), prompts(5))
+    for step in range(1, 9):
+        current.done = step
+        save_checkpoint(current, tmp_path, RunSettings(keep_checkpoints=1, keep_every=3))
+    assert saved(tmp_path) == ["step-000003", "step-000006", "step-000008"]
+    current.done = 9
+    save_checkpoint(current, tmp_path, RunSettings(keep_checkpoints=3))
+    assert saved(tmp_path) == ["step-000006", "step-000008", "step-000009"]
+
+
+def test_a_damaged_one_pushes_no_good_one_out(fresh_roles: FreshRoles, prompts: Prompts, tmp_path: Path) -> None:
+    current = learner(fresh_roles(layers=2), prompts(5))
+
+    def save(step: int, settings: RunSettings) -> None:
+        current.done = step
+        save_checkpoint(current, tmp_path, settings)
+
+    for step in (3, 4, 6):
+        save(step, RunSettings())
+    _flip(tmp_path / "step-000006" / "optimisers.safetensors")
+    found = newest_checkpoint(tmp_path, LEARNING)
+    assert found == tmp_path / "step-000004"
+    save(5, RunSettings(keep_checkpoints=1))  # a damaged one with a higher number is no reason to drop this one
+    assert saved(tmp_path) == ["step-000005"]
+    save(6, RunSettings())
+    _flip(tmp_path / "step-000006" / "optimisers.safetensors")
+    save(7, RunSettings())  # of two to keep, the damaged one is none
+    assert saved(tmp_path) == ["step-000005", "step-000007"]
+
+
+def test_the_best_and_strangers_are_never_tidied_away(
+    fresh_roles: FreshRoles, prompts: Prompts, tmp_path: Path
+) -> None:
+    current = learner(fresh_roles(layers=2), prompts(5))
+    keep_best(current.roles, LEARNING, {"update": 0}, tmp_path)
+    (tmp_path / "step-by-step").mkdir()
+    for current.done in (1, 2, 3, 4):
+        save_checkpoint(current, tmp_path)
+    assert saved(tmp_path) == ["best", "step-000003", "step-000004", "step-by-step"]
+
+
+@pytest.mark.parametrize("name", ["step-000002", "best"])
+def test_killed_between_two_renamings_the_old_one_is_found_again(
+    name: str, fresh_roles: FreshRoles, prompts: Prompts, tmp_path: Path
+) -> None:
+    current = learner(fresh_roles(layers=2), prompts(5))
+    for current.done in (1, 2):
+        save_checkpoint(current, tmp_path)
+    keep_best(current.roles, LEARNING, {"update": 1}, tmp_path)
+    (tmp_path / name).rename(tmp_path / f"{name}.old")
+    (tmp_path / f"{name}.partial").mkdir()
+    newest = newest_checkpoint(tmp_path, LEARNING)
+    assert newest == tmp_path / "step-000002"
+    assert best_facts(LEARNING, tmp_path) == {"update": 1}
+    assert saved(tmp_path) == ["best", "step-000001", "step-000002"]
+
+
+@pytest.mark.parametrize("during", ["the policy", "the optimisers", "the state"])
+def test_a_full_disk_leaves_the_one_before_and_no_half(
+    during: str, made: Path, fresh_roles: FreshRoles, prompts: Prompts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As the libraries say it: safetensors by a text alone, the rest by an OSError."""
+    current = learner(fresh_roles(layers=2), prompts(5))
+    load_checkpoint(current, made / "step-000002")
+    current.done = 3
+
+    def full(*arguments: object, **named: object) -> None:
+        if during == "the state":
+            raise OSError(errno.ENOSPC, "No space left on device")
+        raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+
+    where = {"the policy": "rlhf_tui.model.roles.save_file", "the optimisers": "rlhf_tui.training.checkpoint.save_file"}
+    monkeypatch.setattr(where.get(during, "pathlib.Path.write_text"), full)
+    with pytest.raises(DiskError, match="the checkpoint of step 3 could not be kept") as caught:
+        save_checkpoint(current, made)
+    assert "No space left" in caught.value.why
+    assert saved(made) == ["step-000001", "step-000002"]
+    assert newest_checkpoint(made, LEARNING) == made / "step-000002"
+
+
 def test_saving_twice_at_the_same_update_leaves_one(fresh_roles: FreshRoles, prompts: Prompts, tmp_path: Path) -> None:
     current = learner(fresh_roles(), prompts(5))
     current.update()
@@ -204,6 +287,30 @@ def test_a_damaged_newest_checkpoint_is_passed_over(file: str, damage: Callable[
     newest = newest_checkpoint(made, LEARNING)
     assert newest is not None
     assert newest.name == "step-000001"
+
+
+def test_what_is_damaged_and_what_is_used_instead_is_said(made: Path) -> None:
+    _flip(made / "step-000002" / "value" / "head.safetensors")
+    heard: list[Event] = []
+    newest_checkpoint(made, LEARNING, heard.append)
+    (alert,) = heard
+    assert isinstance(alert, Alert)
+    assert (alert.level, alert.code) == ("warning", "checkpoint-damaged")
+    assert "step-000002 is damaged" in alert.message
+    assert "value/head.safetensors" in alert.why
+    assert "goes on from step-000001" in alert.remedy
+    (made / "step-000001" / "state.json").unlink()
+    heard.clear()
+    assert newest_checkpoint(made, LEARNING, heard.append) is None
+    assert [event.remedy for event in heard if isinstance(event, Alert)] == [
+        "There is none before it: the run begins anew."
+    ] * 2
+
+
+def test_nothing_is_said_when_all_is_well(made: Path) -> None:
+    heard: list[Event] = []
+    newest_checkpoint(made, LEARNING, heard.append)
+    assert heard == []
 
 
 @pytest.mark.parametrize(

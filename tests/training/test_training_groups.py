@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from rlhf_tui.model.roles import Roles
 from rlhf_tui.training import objectives
-from rlhf_tui.training.batching import Batch, Tokens, micro_batches, pad, pooled
+from rlhf_tui.training.batching import Batch, Tokens, micro_batches, pad, pool
 from rlhf_tui.training.groups import Chunk, Pair, candidates_of, dealt, fits, grouped, parts_of
 from rlhf_tui.training.shared import SharedLayers
 
@@ -93,7 +93,7 @@ def test_the_loss_of_a_group_and_its_gradient_are_those_of_its_pairs_one_by_one(
                     )
                     return (chunk.weights * losses).sum()
 
-                total += float(loss_of(chunk.learn("last", loss_of)))
+                total += float(loss_of(chunk.learn(loss_of)))
         gradients = torch.cat([p.grad.flatten() for p in roles.parameters("reward") if p.grad is not None])
         found.append((total, gradients))
     assert found[0][1].abs().max() > 1e-3
@@ -138,19 +138,10 @@ def test_forward_passes_of_groups_keep_candidates_together() -> None:
 # -- pooling --------------------------------------------------------------------------------------
 
 
-class Same:
-    """A decoder whose hidden state at a token is that token's id, twice."""
-
-    def lower(self, ids: torch.Tensor) -> torch.Tensor:
-        return ids
-
-    def upper(self, lower: torch.Tensor) -> torch.Tensor:
-        return torch.stack([lower.float(), 2 * lower.float()], dim=-1)
-
-
 def test_the_mean_is_over_the_response_alone_and_the_last_is_its_last_token() -> None:
     batch: Batch = pad(
         [Tokens((50, 60), (1, 2, 9)), Tokens((70,), (5,)), Tokens((8, 8, 8), (4, 6))], torch.device("cpu")
     )
-    assert pooled(Same(), batch.ids, batch, "mean").tolist() == [[4.0, 8.0], [5.0, 10.0], [5.0, 10.0]]
-    assert pooled(Same(), batch.ids, batch, "last").tolist() == [[9.0, 18.0], [5.0, 10.0], [6.0, 12.0]]
+    hidden = torch.stack([batch.ids.float(), 2 * batch.ids.float()], dim=-1)
+    assert pool(hidden, batch, "mean").tolist() == [[4.0, 8.0], [5.0, 10.0], [5.0, 10.0]]
+    assert pool(hidden, batch, "last").tolist() == [[9.0, 18.0], [5.0, 10.0], [6.0, 12.0]]

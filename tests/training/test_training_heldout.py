@@ -72,7 +72,7 @@ def test_the_numbers_are_those_of_the_completions(fresh_roles: FreshRoles, promp
     found = looking.evaluate(0)
     ends = set(current.roles.base.chat.end_ids)
     ended = [one.response[-1] in ends for one in drawn]
-    raw = score_tokens(current.roles, drawn, "last", MicroBatching(current.roles.base, 100_000, "off")).tolist()
+    raw = score_tokens(current.roles, drawn, MicroBatching(current.roles.base, 100_000, "off")).tolist()
     wanted = [
         min(1.0, max(-1.0, (one - 0.3) / 0.7)) - (0.0 if end else 0.5) for one, end in zip(raw, ended, strict=True)
     ]
@@ -143,9 +143,9 @@ def test_the_gold_role_scores_as_a_reward_model_does(layers: int, fresh_roles: F
     """As the reward role on the same weights, whatever the size of a pass; and then it does not move with it."""
     roles, sequences = fresh_roles(layers=layers), draw_tokens(11)
     roles.copy("reward", "gold")
-    wanted = score_tokens(roles, sequences, "last", MicroBatching(roles.base, 100_000, "off")).tolist()
+    wanted = score_tokens(roles, sequences, MicroBatching(roles.base, 100_000, "off")).tolist()
     for size in (16, 64, 100_000):
-        judge = gold_judge(roles, "last", MicroBatching(roles.base, size, "off"))
+        judge = gold_judge(roles, MicroBatching(roles.base, size, "off"))
         assert list(judge(sequences)) == pytest.approx(wanted, abs=1e-5)
     with torch.no_grad():
         for parameter in roles.parameters("reward"):

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from rlhf_tui.model import base as base_module
 from rlhf_tui.model.base import Base, load_base
+from rlhf_tui.model.heads import Reading
 from rlhf_tui.model.roles import Role, Roles
 from rlhf_tui.settings import AdapterSettings, ModelSettings, PpoSettings
 from rlhf_tui.training.backoff import MicroBatching
@@ -66,8 +67,8 @@ def make(tiny_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Make:
             base = load_base(settings, lambda text: None)
         return replace(base, chat=replace(base.chat, end_ids=tuple(range(2, 370, 8))))
 
-    def roles(kind: Kind, *, layers: int = 0, untouched: bool = True) -> Roles:
-        made = Roles(load(kind), AdapterSettings(rank=4, alpha=8, layers=layers), seed=3)
+    def roles(kind: Kind, *, layers: int = 0, untouched: bool = True, reading: Reading | None = None) -> Roles:
+        made = Roles(load(kind), AdapterSettings(rank=4, alpha=8, layers=layers), seed=3, reading=reading)
         for role in ("policy", "reward"):
             made.add(role)
         generator = torch.Generator().manual_seed(5)
@@ -104,7 +105,7 @@ def outputs(roles: Roles, sequences: Sequence[Tokens], most: int = 100_000) -> d
                 for member, own, mask in zip(one.members, way(one), one.mask, strict=True):
                     rows[member] = own[mask]
         found[name] = torch.cat([rows[index] for index in range(len(sequences))])
-    return found | {"reward": score_tokens(roles, sequences, "last", MicroBatching(roles.base, most, "off"))}
+    return found | {"reward": score_tokens(roles, sequences, MicroBatching(roles.base, most, "off"))}
 
 
 def same_but_for(role: str, before: dict[str, Tensor], after: dict[str, Tensor]) -> bool:
@@ -114,13 +115,16 @@ def same_but_for(role: str, before: dict[str, Tensor], after: dict[str, Tensor])
 # -- at the start ---------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("layers", [0, 2])
+@pytest.mark.parametrize(("layers", "reading"), [(0, Reading()), (2, Reading()), (1, Reading(2, "mean"))])
 @pytest.mark.parametrize("kind", ["fp32", "bf16", "nf4"])
 def test_at_the_start_kl_is_nought_and_the_first_ratio_one(
-    kind: Kind, layers: int, make: Make, prompts: Prompts
+    kind: Kind, layers: int, reading: Reading, make: Make, prompts: Prompts
 ) -> None:
-    """Exactly, in the micro-batches of a real update; in bf16, too, because both passes have the same shape."""
-    current = learner(make(kind, layers=layers), prompts(6))
+    """Exactly, in the micro-batches of a real update; in bf16, too, because both passes have the same shape.
+
+    With heads that read in the middle, layers that only the reward model changes are the base's own for the policy.
+    """
+    current = learner(make(kind, layers=layers, reading=reading), prompts(6))
     values = current.update()
     assert values["kl"] == values["kl_k3"] == 0.0
     assert values["first_deviation"] == 0.0

@@ -11,12 +11,13 @@ import torch
 from torch import Tensor
 
 from rlhf_tui.errors import UserError
-from rlhf_tui.model.roles import Roles
+from rlhf_tui.model.heads import Reading
+from rlhf_tui.model.roles import Role, Roles
 from rlhf_tui.runs.events import Event, Sample
 from rlhf_tui.settings import PpoSettings
 from rlhf_tui.training import objectives, ppo, rollout
 from rlhf_tui.training.backoff import MicroBatching
-from rlhf_tui.training.batching import Batch, Pooling, Tokens, pad
+from rlhf_tui.training.batching import Batch, Tokens, pad
 from rlhf_tui.training.features import score_tokens
 from rlhf_tui.training.ppo import LEARNING, Ppo, TrainPrompt
 from rlhf_tui.training.ppo_metrics import Tally, describe, repeated
@@ -25,6 +26,7 @@ from rlhf_tui.training.rollout import (
     Scoring,
     bare_experiences,
     evaluate_rollout,
+    means_so_far,
     response_logprobs,
     response_values,
     shaped_scores,
@@ -75,7 +77,7 @@ def outputs(roles: Roles, sequences: Sequence[Tokens]) -> dict[str, Tensor]:
         value = response_values(roles, one)
     order = torch.tensor(one.members).argsort()
     found = {"policy": policy[order], "reference": reference[order], "value": value[order]}
-    return found | {"reward": score_tokens(roles, sequences, "last", MicroBatching(roles.base, 100_000, "off"))}
+    return found | {"reward": score_tokens(roles, sequences, MicroBatching(roles.base, 100_000, "off"))}
 
 
 @pytest.fixture
@@ -161,9 +163,55 @@ def test_the_value_of_a_state_starts_as_the_normalised_score_of_what_is_there(
     values = outputs(roles, sequences)["value"]
     for row, one in enumerate(sequences):
         parts = [Tokens(one.prompt, one.response[:t]) for t in range(len(one.response))]
-        raw = score_tokens(roles, parts, "last", MicroBatching(roles.base, 100_000, "off"))
+        raw = score_tokens(roles, parts, MicroBatching(roles.base, 100_000, "off"))
         wanted = (raw - SCORING.mean) / SCORING.deviation
         assert torch.allclose(values[row, : len(parts)], wanted, atol=1e-5)
+
+
+@pytest.mark.parametrize("reading", [Reading(0, "mean"), Reading(2, "mean"), Reading(2, "last")])
+def test_so_does_it_wherever_a_score_is_read(fresh_roles: FreshRoles, draw_tokens: Draw, reading: Reading) -> None:
+    roles, sequences = fresh_roles(layers=2, reading=reading), draw_tokens(6)
+    ended = [True] * len(sequences)
+    rollout = evaluate_rollout(roles, sequences, ended, small(), SCORING, kl_coefficient=0.1)
+    sizes = MicroBatching(roles.base, 100_000, "off")
+    for experience in rollout.experiences:
+        for row, member in enumerate(experience.members):
+            one = sequences[member]
+            parts = [Tokens(one.prompt, one.response[:t]) for t in range(1, len(one.response))]
+            if parts:
+                wanted = (score_tokens(roles, parts, sizes) - SCORING.mean) / SCORING.deviation
+                assert torch.allclose(experience.values[row, 1 : len(one.response)], wanted, atol=1e-5)
+
+
+def test_means_so_far_are_means_of_the_response_alone() -> None:
+    states = torch.randn(3, 5, 4, generator=torch.Generator().manual_seed(0))
+    found = means_so_far(states)
+    assert torch.equal(found[:, 0], states[:, 0])
+    for step in range(1, 5):
+        assert torch.allclose(found[:, step], states[:, 1 : step + 1].mean(dim=1), atol=1e-6)
+    assert means_so_far(states[:, :1]).shape == (3, 1, 4)
+
+
+@pytest.mark.parametrize("before", ["reward", "value", "policy"])
+def test_no_role_that_was_active_before_bends_the_layers_that_are_shared(
+    fresh_roles: FreshRoles, draw_tokens: Draw, before: Role
+) -> None:
+    """Reward and value have their adapters among the layers that policy and reference share."""
+    sequences = draw_tokens(6)
+    ended = [True] * len(sequences)
+    fresh = fresh_roles(layers=1, reading=Reading(2, "mean"))
+    with fresh.reference():
+        plain = [fresh.base.model.get_decoder()(input_ids=pad([one], fresh.base.device).ids) for one in sequences]
+    roles = fresh_roles(layers=1, reading=Reading(2, "mean"))
+    with roles.acting(before):
+        pass
+    for one in bare_experiences(roles, sequences, ended, 100_000):
+        with roles.reference(), torch.no_grad():
+            hidden = roles.decoder.upper(one.lower)
+        for row, member in enumerate(one.members):
+            length = len(sequences[member])
+            wanted = plain[member].last_hidden_state[0].detach()
+            assert torch.allclose(hidden[row, :length], wanted, atol=1e-5)
 
 
 # -- a rollout ------------------------------------------------------------------------------------
@@ -520,7 +568,7 @@ def bandit(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Roles, Callabl
             roles.head("value").weight.zero_()
             roles.head("value").bias.zero_()
 
-        def hidden(decoder: Any, lower: Tensor, batch: Batch, pooling: Pooling) -> Tensor:
+        def hidden(roles: Roles, lower: Tensor, batch: Batch) -> Tensor:
             made = torch.zeros(len(batch.ids), roles.head("reward").weight.shape[0])
             made[:, 0] = rule(batch)
             return made

@@ -69,14 +69,14 @@ class Allocator:
     def lower(self, ids: Tensor) -> Tensor:
         return self._inner.lower(ids)
 
-    def upper(self, lower: Tensor) -> Tensor:
+    def upper(self, lower: Tensor, layers: int | None = None) -> Tensor:
         learns = torch.is_grad_enabled()
         self.passes += learns
         room = self._scored if not learns else max(self._kept, self._recomputed * self._sizes.recompute)
         if lower.shape[0] * lower.shape[1] > room and self.passes >= self._after:
             self.failures += 1
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
-        return self._inner.upper(lower)
+        return self._inner.upper(lower, layers)
 
 
 @pytest.mark.parametrize(("layers", "room"), [(0, 20), (2, 40)])

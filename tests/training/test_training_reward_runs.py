@@ -13,7 +13,8 @@ import torch
 
 from rlhf_tui.errors import UserError
 from rlhf_tui.model.base import load_base
-from rlhf_tui.model.roles import Roles
+from rlhf_tui.model.heads import Reading
+from rlhf_tui.model.roles import Roles, saved_reading
 from rlhf_tui.runs.events import Event, Metric
 from rlhf_tui.settings import AdapterSettings, ModelSettings, RewardSettings
 from rlhf_tui.training.backoff import MicroBatching
@@ -22,11 +23,10 @@ from rlhf_tui.training.checkpoint import load_checkpoint, newest_checkpoint, sav
 from rlhf_tui.training.features import base_features, invariance, score_tokens
 from rlhf_tui.training.groups import Pair, candidates_of
 from rlhf_tui.training.reward import RewardTrainer, Trained, train_reward
-from rlhf_tui.training.shared import SharedLayers
 
 FreshRoles = Callable[..., Roles]
 SETTINGS = RewardSettings(
-    epochs=3, patience=0, learning_rate=3e-3, head_learning_rate=1e-2, batch_pairs=4, save_every=2, probe_ridge=100.0
+    epochs=3, patience=0, learning_rate=3e-3, head_learning_rate=1e-2, batch_pairs=4, save_every=2
 )
 
 
@@ -138,7 +138,7 @@ def test_it_stops_when_held_out_pairs_get_worse_and_keeps_the_best_epoch(fresh_r
         roles = fresh_roles()
         roles.renew("reward", 9)
         events: list[Event] = []
-        settings = SETTINGS.model_copy(update={"patience": patience, "epochs": epochs, "probe_ridge": 0.0})
+        settings = SETTINGS.model_copy(update={"patience": patience, "epochs": epochs, "head_start": "zero"})
         trained = train_reward(
             roles, tasteful(14, seed=1), against, settings, seed=5, emit=events.append, boundary=lambda: None
         )
@@ -149,9 +149,7 @@ def test_it_stops_when_held_out_pairs_get_worse_and_keeps_the_best_epoch(fresh_r
             assert trained.kept_epoch == 1 + losses.index(min(losses))
             assert trained.epochs == trained.kept_epoch + patience
             sides = candidates_of(against)
-            scores = dict(
-                zip(sides, score_tokens(roles, sides, "last", MicroBatching(roles.base, 999, "off")), strict=True)
-            )
+            scores = dict(zip(sides, score_tokens(roles, sides, MicroBatching(roles.base, 999, "off")), strict=True))
             for gap, pair in zip(trained.heldout.gaps, against, strict=True):
                 assert float(gap) == pytest.approx(float(scores[pair.chosen] - scores[pair.rejected]), abs=1e-4)
             gaps = trained.heldout.gaps
@@ -214,18 +212,17 @@ def test_starting_again_leaves_the_other_roles_alone(fresh_roles: FreshRoles) ->
 # -- the same score whatever stands beside it -----------------------------------------------------
 
 
-@pytest.mark.parametrize("pooling", ["last", "mean"])
+@pytest.mark.parametrize("reading", [Reading(), Reading(2, "mean"), Reading(3, "last")])
 @pytest.mark.parametrize("layers", [0, 2])
 def test_a_score_is_the_same_alone_in_any_batch_after_saving_and_after_others_trained(
-    layers: int, pooling: Any, fresh_roles: FreshRoles, draw_tokens: Callable[..., list[Tokens]], tmp_path: Path
+    layers: int, reading: Reading, fresh_roles: FreshRoles, draw_tokens: Callable[..., list[Tokens]], tmp_path: Path
 ) -> None:
-    roles = fresh_roles(layers=layers)
-    settings = SETTINGS.model_copy(update={"pooling": pooling})
-    train_reward(roles, tasteful(8, seed=1), [], settings, seed=5, emit=lambda event: None, boundary=lambda: None)
+    roles = fresh_roles(layers=layers, reading=reading)
+    train_reward(roles, tasteful(8, seed=1), [], SETTINGS, seed=5, emit=lambda event: None, boundary=lambda: None)
     sequences = draw_tokens(12, longest=30)
 
     def scores(of: Roles, most: int, order: list[Tokens]) -> list[float]:
-        found = score_tokens(of, order, pooling, MicroBatching(of.base, most, "off"))
+        found = score_tokens(of, order, MicroBatching(of.base, most, "off"))
         by = dict(zip(order, found.tolist(), strict=True))
         return [by[one] for one in sequences]
 
@@ -234,14 +231,16 @@ def test_a_score_is_the_same_alone_in_any_batch_after_saving_and_after_others_tr
     for most in (40, 100, 100_000):
         for order in (sequences, sequences[::-1]):
             assert scores(roles, most, order) == pytest.approx(wanted, abs=1e-5)
-    assert invariance(roles, sequences, pooling) < 1e-5
-    roles.save("reward", tmp_path / "reward", {"pooling": pooling})
+    assert invariance(roles, sequences) < 1e-5
+    roles.save("reward", tmp_path / "reward", {"of": "a test"})
     other = Roles(
         load_base(ModelSettings(name=roles.base.location.path, quantisation="none", device="cpu"), lambda text: None),
         AdapterSettings(rank=4, alpha=8, layers=layers),
         seed=8,
+        reading=saved_reading(tmp_path / "reward", "reward"),
     )
-    assert other.load("reward", tmp_path / "reward") == {"pooling": pooling}
+    assert other.reading == reading
+    assert other.load("reward", tmp_path / "reward") == {"of": "a test"}
     assert scores(other, 1, sequences) == wanted
     for role in ("policy", "value"):
         with torch.no_grad():
@@ -256,14 +255,13 @@ def test_a_pad_token_taken_for_text_would_be_noticed(
     """The classical fault: the score is read at the last place of the row, wherever the text ends."""
     from rlhf_tui.training import features
 
-    def at_the_end(decoder: Any, lower: Any, batch: Any, pooling: Any) -> torch.Tensor:
-        hidden: torch.Tensor = decoder.upper(lower)[:, -1]
-        return hidden
+    def at_the_end(roles: Roles, lower: torch.Tensor, batch: Any) -> torch.Tensor:
+        return roles.read(lower)[:, -1]
 
     roles, sequences = fresh_roles(), draw_tokens(6, longest=30)
-    assert invariance(roles, sequences, "last") < 1e-5
+    assert invariance(roles, sequences) < 1e-5
     monkeypatch.setattr(features, "pooled", at_the_end)
-    assert invariance(roles, sequences, "last") > 1e-2
+    assert invariance(roles, sequences) > 1e-2
 
 
 # -- on a quantised base --------------------------------------------------------------------------
@@ -295,7 +293,7 @@ def test_the_same_training_on_nf4_with_double_quantisation(tiny_folder: Path) ->
     for name, parameter in base.model.named_parameters():
         if "lora_" not in name:
             assert torch.equal(parameter, frozen[name]), name
-    assert invariance(roles, candidates_of(heldout)[:8], "last") < 1e-4
+    assert invariance(roles, candidates_of(heldout)[:8]) < 1e-4
 
 
 # -- features -------------------------------------------------------------------------------------
@@ -305,7 +303,7 @@ def test_features_are_the_bases_own_whatever_the_adapters_say(fresh_roles: Fresh
     roles = fresh_roles()
     pairs = tasteful(5, seed=1)
     sizes = MicroBatching(roles.base, 64, "off")
-    found = base_features(roles, SharedLayers(roles), candidates_of(pairs), "last", sizes)
+    found = base_features(roles.base, candidates_of(pairs), [Reading()], sizes)[Reading()]
     stack = roles.base.model.get_decoder()
     with torch.no_grad(), roles.reference():
         for pair in pairs:

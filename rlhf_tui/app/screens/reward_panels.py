@@ -273,6 +273,7 @@ def facts(report: Report) -> Content:
         Row("learnt from", words.plural(labels.train_pairs, "pair"), f"ties: {labels.ties}"),
         Row("held out", words.plural(labels.heldout_pairs, "pair"), words.plural(labels.heldout_ties, "tie")),
         Row("trained", words.plural(training.epochs, "epoch"), kept),
+        Row("read", f"layer {training.layer}" if training.layer else "last layer", _READ_FROM[training.pooling]),
         Row("scores", f"{units.mean:+.2f} ± {units.deviation:.2f}", f"{units.n} {_SCORED[units.of]}"),
         _coefficient("score and length", report.length_correlation),
     ]
@@ -283,6 +284,7 @@ def facts(report: Report) -> Content:
     return lines(rows(found), "", "The behaviour you see is shaped by", f"whoever did the rating: {who}.")
 
 
+_READ_FROM = {"mean": "mean of tokens", "last": "last token"}
 _SCORED = {"reference completions": "of the base", "judged candidates": "judged"}
 
 

@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 
 #: A run's status as glyph, word and tone.
 STATES = {
-    "queued": ("○", "queued", "quiet"),
+    "new": ("○", "not started", "quiet"),
+    "queued": ("○", "QUEUED", "warn"),
     "running": ("●", "RUNNING", "accent"),
     "paused": ("‖", "PAUSED", "warn"),
     "finished": ("✓", "finished", "good"),
@@ -181,8 +182,16 @@ def state_line(run: Watched, now: float) -> Content:
     elif state.done:
         parts.append(Content.assemble("  ", ending(run)))
     elif run.status == "crashed":
-        parts.append(Content("  the worker died without a word; press L for its log"))
+        parts.append(Content(f"  {crash_words(run)}"))
     return Content("").join(parts)
+
+
+def crash_words(run: Watched) -> str:
+    """What became of the worker, and what is saved."""
+    if run.end is None:
+        return ""
+    happened = run.end.what.removeprefix(f"{run.name} crashed: ").rstrip(".")
+    return f"{happened}; press L for its log"
 
 
 def ending(run: Watched) -> str:

@@ -51,7 +51,7 @@ def place(folder: Path, content: bytes, name: str = "x.jsonl") -> Path:
 )
 def test_lines_lists_and_single_values(tmp_path: Path, content: bytes, found: list[tuple[int, Any]]) -> None:
     assert rows(place(tmp_path, content)) == found
-    assert rows(place(tmp_path, gzip.compress(content), "x.jsonl.gz")) == found
+    assert rows(place(tmp_path, gzip.compress(content, mtime=0), "x.jsonl.gz")) == found
 
 
 @pytest.mark.parametrize(
@@ -116,7 +116,7 @@ def test_a_list_that_was_cut_off_is_never_taken_for_whole(
 
 def test_a_packed_file_that_ends_too_soon_or_is_damaged_says_where(store: Store, tmp_path: Path) -> None:
     content = "".join(json.dumps({**PAIR, "chosen": f"Answer {n}, {n * 7919}."}) + "\n" for n in range(3000)).encode()
-    packed = gzip.compress(content)
+    packed = gzip.compress(content, mtime=0)
     for broken in (packed[: len(packed) // 2], packed[:-8] + bytes(8), packed[:2000] + b"\0" * 200 + packed[2200:]):
         with pytest.raises(UsageError, match="line") as caught:
             import_labels(store, place(tmp_path, broken, "x.jsonl.gz"), heldout_fraction=0.2)
@@ -131,7 +131,7 @@ def test_a_line_or_value_that_unpacks_to_too_much_is_refused_unread(
     long = b'{"prompt": "' + b"x" * 3 * 2**20 + b'"}'
     for content in (b"[1]\n" + long, b"1\n" + long, b"1\n" + b" " * 2**22):
         with pytest.raises(UsageError, match=r"line [12]") as caught:
-            rows(place(tmp_path, gzip.compress(content), "bomb.jsonl.gz"))
+            rows(place(tmp_path, gzip.compress(content, mtime=0), "bomb.jsonl.gz"))
         assert "longer than 1 MiB" in caught.value.why or "more after" in caught.value.why
     many = b"[" + b",\n".join([b'"' + b"y" * 2**19 + b'"'] * 8) + b"]"
     assert len(rows(place(tmp_path, many))) == 8
@@ -187,6 +187,6 @@ def test_what_a_name_says(name: str, kind: str | None) -> None:
 def test_a_file_packed_or_not_holds_the_same(tmp_path: Path) -> None:
     content = (json.dumps(PAIR) + "\n").encode()
     plain = preview(place(tmp_path, content, "a.jsonl"))
-    packed = preview(place(tmp_path, gzip.compress(content), "b"))
+    packed = preview(place(tmp_path, gzip.compress(content, mtime=0), "b"))
     assert plain.labels[0].candidates == packed.labels[0].candidates
     assert (plain.labels[0].prompt.source, packed.labels[0].prompt.source) == ("a.jsonl", "b")

@@ -46,7 +46,7 @@ NASTY = ['two\nlines, "quoted"', "a;b\tc", "x\u2028y\x00z"]
         ("t.csv", b"\xef\xbb\xbf\r\n" + separated([HEADER, NASTY, [], [" ", "", ""]])),
         ("t.csv", separated([HEADER, NASTY], ";", "\n")),
         ("t.tsv", separated([HEADER, NASTY], "\t", "\n")),
-        ("t.csv.gz", gzip.compress(separated([HEADER, NASTY]))),
+        ("t.csv.gz", gzip.compress(separated([HEADER, NASTY]), mtime=0)),
     ],
 )
 def test_separated_values_in_every_dress(tmp_path: Path, name: str, content: bytes) -> None:
@@ -253,7 +253,7 @@ def test_parquet_with_texts_or_with_messages(tmp_path: Path, store: Store) -> No
     parquet.write_table(pyarrow.Table.from_pylist(rows), tmp_path / "t.parquet", row_group_size=100)
     assert preview(tmp_path / "t.parquet").format == "trl"
     assert import_labels(store, tmp_path / "t.parquet", heldout_fraction=0.2).pairs == 700
-    (tmp_path / "t.parquet.gz").write_bytes(gzip.compress((tmp_path / "t.parquet").read_bytes()))
+    (tmp_path / "t.parquet.gz").write_bytes(gzip.compress((tmp_path / "t.parquet").read_bytes(), mtime=0))
     assert import_labels(store, tmp_path / "t.parquet.gz", heldout_fraction=0.2).duplicates == 700
     columns = [{"frage": "q", "gut": "x", "schlecht": None if n else "y"} for n in range(3)]
     parquet.write_table(pyarrow.Table.from_pylist(columns), tmp_path / "u.parquet")
@@ -270,7 +270,7 @@ def test_damaged_parquet_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     with pytest.raises(UsageError, match="cannot be read"):
         preview(tmp_path / "t.parquet")
     monkeypatch.setattr(tables, "_LARGEST", 1000)
-    (tmp_path / "t.parquet.gz").write_bytes(gzip.compress(bytes(10_000)))
+    (tmp_path / "t.parquet.gz").write_bytes(gzip.compress(bytes(10_000), mtime=0))
     with pytest.raises(UsageError, match="too large"):
         preview(tmp_path / "t.parquet.gz")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 import os
 import time
 from collections.abc import Mapping
@@ -61,6 +62,28 @@ def card_full(context: StageContext) -> Mapping[str, Any]:
     raise OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.\nProcess 1 has 3 GiB.")
 
 
+def card_gone(context: StageContext) -> Mapping[str, Any]:
+    raise RuntimeError("CUDA error: unspecified launch failure\nCUDA kernel errors might be reported elsewhere.")
+
+
+def library_disk_full(context: StageContext) -> Mapping[str, Any]:
+    """As safetensors says it: an error that is no OSError."""
+    raise RuntimeError("Error while serializing: I/O error: No space left on device (os error 28)")
+
+
+def wrapped_memory(context: StageContext) -> Mapping[str, Any]:
+    """As a phase says it that has tried everything smaller."""
+    try:
+        raise OutOfMemoryError("CUDA out of memory.")
+    except OutOfMemoryError as error:
+        raise UserError("The memory is not enough for a single forward pass.", why=str(error)) from error
+
+
+def crash_natively(context: StageContext) -> Mapping[str, Any]:
+    faulthandler._sigsegv()  # type: ignore[attr-defined]
+    return {}
+
+
 def unwritable_result(context: StageContext) -> Mapping[str, Any]:
     return {"thing": object()}
 
@@ -90,5 +113,20 @@ def nested(context: StageContext) -> Mapping[str, Any]:
 
 STAGES = {
     stage.__name__: stage
-    for stage in (quick, steady, deaf, user_error, bug, card_full, unwritable_result, flood, segfault, nested)
+    for stage in (
+        quick,
+        steady,
+        deaf,
+        user_error,
+        bug,
+        card_full,
+        card_gone,
+        library_disk_full,
+        wrapped_memory,
+        crash_natively,
+        unwritable_result,
+        flood,
+        segfault,
+        nested,
+    )
 }
