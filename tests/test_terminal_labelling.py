@@ -10,11 +10,10 @@ import os
 import random
 import shlex
 import shutil
-import subprocess
 import sys
 import time
-import uuid
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import psutil
@@ -26,6 +25,7 @@ from rlhf_tui.preferences.display import clean
 from rlhf_tui.preferences.records import HistoryEntry, Verdict, prefer, tied
 from rlhf_tui.preferences.store import Message, NewCompletion, NewPrompt, Store
 from rlhf_tui.project import Project, create_project
+from tests.terminal import Terminal, ended
 
 pytestmark = pytest.mark.skipif(shutil.which("tmux") is None, reason="needs tmux")
 
@@ -60,57 +60,6 @@ KEYS = {
     "x": Verdict("both_bad"),
     "s": Verdict("skip"),
 }
-
-
-class Terminal:
-    """A tmux server of its own with one pane, in which one program runs."""
-
-    def __init__(self, columns: int, rows: int, command: str) -> None:
-        self._server = f"rlhf-test-{uuid.uuid4().hex[:8]}"
-        command = f"exec env -u COLUMNS -u LINES {command}"  # the size is the pane's, whatever the tests run in
-        begin = ["new-session", "-d", "-x", str(columns), "-y", str(rows), command]
-        stay = ["set-option", "-g", "remain-on-exit", "on"]  # so that the last words of a crash can be read
-        self._tmux("-f", "/dev/null", "start-server", ";", *stay, ";", *begin)
-
-    @property
-    def process(self) -> psutil.Process:
-        return psutil.Process(int(self._tmux("display-message", "-p", "#{pane_pid}")))
-
-    @property
-    def title(self) -> str:
-        return self._tmux("display-message", "-p", "#{pane_title}")
-
-    @property
-    def column(self) -> int:
-        """Where the cursor stands."""
-        return int(self._tmux("display-message", "-p", "#{cursor_x}"))
-
-    def write(self, text: str) -> None:
-        """Have the terminal show a text as if its program had written it."""
-        with open(self._tmux("display-message", "-p", "#{pane_tty}").strip(), "w", encoding="utf-8") as tty:
-            tty.write(text)
-
-    def press(self, *keys: str) -> None:
-        self._tmux("send-keys", *keys)
-
-    def screen(self) -> str:
-        return self._tmux("capture-pane", "-p")
-
-    def wait_for(self, what: Callable[[str], bool], why: str, seconds: float = 20) -> str:
-        deadline = time.monotonic() + seconds
-        while time.monotonic() < deadline:
-            screen = self.screen()
-            if what(screen):
-                return screen
-            time.sleep(0.01)
-        raise AssertionError(f"waited in vain for {why}; the screen is:\n{self.screen()}")
-
-    def close(self) -> None:
-        subprocess.run(["tmux", "-L", self._server, "kill-server"], capture_output=True)
-
-    def _tmux(self, *words: str) -> str:
-        done = subprocess.run(["tmux", "-L", self._server, *words], capture_output=True, text=True, check=True)
-        return done.stdout
 
 
 @pytest.fixture
@@ -151,16 +100,13 @@ def odd_project(tmp_path: Path) -> Project:
 @pytest.fixture
 def label_in() -> Iterator[Callable[[Project], Terminal]]:
     """Opens the labelling screen of a project in a terminal of 100 x 30."""
-    opened = []
+    with ExitStack() as opened:
 
-    def label(project: Project) -> Terminal:
-        words = [sys.executable, "-m", "rlhf_tui", "label", "--rater", "me", "--project", str(project.root)]
-        opened.append(Terminal(COLUMNS, 30, shlex.join(words)))
-        return opened[0]
+        def label(project: Project) -> Terminal:
+            words = [sys.executable, "-m", "rlhf_tui", "label", "--rater", "me", "--project", str(project.root)]
+            return opened.enter_context(Terminal(COLUMNS, 30, shlex.join(words)))
 
-    yield label
-    for terminal in opened:
-        terminal.close()
+        yield label
 
 
 def on_show(store: Store) -> tuple[int, str]:
@@ -225,18 +171,15 @@ def test_odd_texts_are_readable_and_stay_in_their_panes(
 
 def test_textual_and_the_terminal_agree_about_the_width_of_odd_texts() -> None:
     """Otherwise the right border of a pane would not stand where Textual thinks it does."""
-    terminal = Terminal(COLUMNS, 30, "sleep 1000")
+    with Terminal(COLUMNS, 30, "sleep 1000") as terminal:
 
-    def ends_at(column: int) -> Callable[[str], bool]:
-        return lambda _: terminal.column == column
+        def ends_at(column: int) -> Callable[[str], bool]:
+            return lambda _: terminal.column == column
 
-    try:
         for odd in ODD:
             terminal.write("\x1b[H\x1b[2J" + clean(odd))
             width = cell_len(clean(odd))
             terminal.wait_for(ends_at(width), f"{odd!a} to be {width} cells wide")
-    finally:
-        terminal.close()
 
 
 def given(store: Store) -> list[Verdict]:
@@ -284,14 +227,6 @@ def leave(terminal: Terminal, app: psutil.Process) -> None:
     steady(terminal)  # Escape and a letter together are another key
     terminal.press("q")
     terminal.wait_for(lambda _: ended(app), "the app to end")
-
-
-def ended(process: psutil.Process) -> bool:
-    """Whether the process is over; tmux does not always collect it."""
-    try:
-        return bool(process.status() == psutil.STATUS_ZOMBIE)
-    except psutil.NoSuchProcess:
-        return True
 
 
 def steady(terminal: Terminal) -> str:
