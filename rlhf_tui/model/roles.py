@@ -58,6 +58,8 @@ class Roles:
         self._heads: dict[str, ScalarHead] = {}
         self._optimisers: dict[str, torch.optim.Optimizer] = {}
         self._learning: str | None = None
+        self._layers_adapted: list[BaseTunerLayer] = []
+        self._named: list[tuple[str, nn.Parameter]] = []
         depth = base.model.config.get_text_config().num_hidden_layers
         self._depth, self._adapted = depth, min(settings.layers or depth, depth)
         self.reading = reading_of(base, reading or Reading())
@@ -81,9 +83,12 @@ class Roles:
             else:
                 self._peft.add_adapter(role, self._config(role))
             self._quicken()
+        # Kept: walking through all modules at every switch takes longer than the switch.
+        self._layers_adapted = [layer for _, layer in self.lora_layers()]
+        self._named = list(self.base.model.named_parameters())
         if role in WITH_HEAD:
             self._heads[role] = ScalarHead(self.base.model.config.get_text_config().hidden_size, self.base.device)
-        self._rest()
+        self._activate(role)
 
     def _quicken(self) -> None:
         """Let adapted layers, norms and gated blocks give the same in fewer passes, keeping less for the gradient."""
@@ -189,8 +194,7 @@ class Roles:
     @contextmanager
     def acting(self, role: Role) -> Iterator[None]:
         """Inside, the model answers as `role`; nothing requires a gradient."""
-        self._require_peft().set_adapter(role, inference_mode=True)
-        self._check()
+        self._activate(role)
         try:
             yield
         finally:
@@ -199,17 +203,21 @@ class Roles:
     @contextmanager
     def reference(self) -> Iterator[None]:
         """Inside, the model is the base as it was: all adapters off."""
+        self._require_peft()
+        for layer in self._layers_adapted:
+            layer.enable_adapters(False)
+        self._check()
         try:
-            with self._require_peft().disable_adapter():
-                self._check()
-                yield
+            yield
         finally:
+            for layer in self._layers_adapted:
+                layer.enable_adapters(True)
             self._rest()
 
     @contextmanager
     def learning(self, role: Role) -> Iterator[None]:
         """Inside, the model answers as `role`, and this role's parameters alone require gradients."""
-        self._require_peft().set_adapter(role)
+        self._activate(role)
         for parameter in self.parameters(role):
             parameter.requires_grad_(True)
         self._learning = role
@@ -221,7 +229,7 @@ class Roles:
 
     def parameters(self, role: Role) -> list[nn.Parameter]:
         """All parameters of `role`: its adapter in module order, then its head."""
-        own = [parameter for name, parameter in self.base.model.named_parameters() if f".{role}." in name]
+        own = [parameter for name, parameter in self._named if f".{role}." in name]
         head = self._heads.get(role)
         return own + (list(head.parameters()) if head is not None else [])
 
@@ -239,17 +247,25 @@ class Roles:
             digest.update(parameter.detach().cpu().numpy().tobytes())
         return digest.hexdigest()
 
+    def _activate(self, role: str) -> None:
+        """Let `role` answer, and nothing learn."""
+        if role not in self.names:
+            raise RoleTableError(f"there is no role {role!r}")
+        self._require_peft().active_adapter = role
+        self._rest()
+
     def _rest(self) -> None:
         self._learning = None
-        peft = self._require_peft()
-        peft.set_adapter(peft.active_adapter, inference_mode=True)
+        role = self._require_peft().active_adapter
+        for layer in self._layers_adapted:
+            layer.set_adapter(role, inference_mode=True)
         for head in self._heads.values():
             head.requires_grad_(False)
         self._check()
 
     def _check(self) -> None:
         learning = set()
-        for name, parameter in self.base.model.named_parameters():
+        for name, parameter in self._named:
             if parameter.requires_grad:
                 learning.add(next((role for role in self.names if f".{role}." in name), f"base ({name})"))
         learning |= {role for role, head in self._heads.items() if any(p.requires_grad for p in head.parameters())}
