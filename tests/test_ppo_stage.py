@@ -17,12 +17,13 @@ import pytest
 
 from rlhf_tui import demo
 from rlhf_tui.preferences.formats import import_labels, read_prompts
+from rlhf_tui.preferences.records import Message, NewPrompt
 from rlhf_tui.project import Project, create_project, open_project
 from rlhf_tui.reports import report
 from rlhf_tui.runs.control import request
 from rlhf_tui.runs.events import Alert, Checkpoint, Done, Metric, Sample, Stage
 from rlhf_tui.runs.folder import RunFolder, create_run, list_runs
-from rlhf_tui.runs.journal import JournalReader
+from rlhf_tui.runs.journal import JournalReader, JournalWriter
 from rlhf_tui.runs.worker import execute
 
 SETTINGS = (
@@ -146,6 +147,69 @@ def test_paused_and_killed_again_and_again_it_comes_to_the_same_end(rewarded: Pa
     for role in ("policy", "value"):
         paths = [one.adapter(role) / "adapter_model.safetensors" for one in (project, finished)]
         assert paths[0].read_bytes() == paths[1].read_bytes()
+
+
+def test_what_changes_in_the_project_meanwhile_does_not_enter(
+    rewarded: Path, finished: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """New prompts, another reward model, another second one: the run goes on with what it began with, bit for bit."""
+    project = copied(rewarded, "changed")
+    run = create_run(project, "ppo")
+    stopped_after(3, project, run, monkeypatch)
+    assert (run.checkpoints / "step-000003").is_dir()
+    with project.store() as store:
+        for split in ("train", "heldout"):
+            store.add_prompts([NewPrompt((Message("user", f"A new {split} one?"),), "new", split)], heldout_fraction=0)
+    second = project.runs / "reward-0001" / "fits" / "member-2" / "adapter"
+    exchange(project.adapter("reward"), second)
+    shutil.rmtree(second)
+    assert execute(project, run).status == "finished"
+    assert metrics(project) == metrics(finished)
+    assert run.result() == run_of(finished).result()
+    for role in ("policy", "value"):
+        paths = [one.adapter(role) / "adapter_model.safetensors" for one in (project, finished)]
+        assert paths[0].read_bytes() == paths[1].read_bytes()
+
+
+def test_without_what_it_began_with_a_run_does_not_go_on(
+    rewarded: Path, finished: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project = copied(rewarded, "lost")
+    run = create_run(project, "ppo", overrides=("ppo.save_every=1", "ppo.evaluate_every=0"))
+    stopped_after(1, project, run, monkeypatch)
+    prompts = run.path / "inputs" / "prompts.json"
+    text = prompts.read_text()
+    prompts.write_text(text.replace('"ids":[', '"ids":[5,', 1))
+    damaged = execute(project, run)
+    shutil.rmtree(prompts.parent)
+    missing = execute(project, run)
+    for done, what in ((damaged, "prompts.json is damaged"), (missing, "inputs is missing")):
+        assert done.error is not None
+        assert what in done.error["what"]
+        assert "start a new run" in done.error["todo"]
+
+
+def stopped_after(update: int, project: Project, run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Carry the run out until this update, as 'rlhf-tui runs stop' would end it there."""
+    real = JournalWriter.__call__
+
+    def write(journal: JournalWriter, event: Any) -> None:
+        real(journal, event)
+        if isinstance(event, Metric) and event.step == update:
+            request(run, "stop")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(JournalWriter, "__call__", write)
+        assert execute(project, run).status == "stopped"
+
+
+def exchange(adapter: Path, other: Path) -> None:
+    """Put another trained reward model in the place of the project's, as a later reward run does."""
+    facts = json.loads((adapter / "manifest.json").read_text())["facts"]
+    manifest = json.loads((other / "manifest.json").read_text())
+    shutil.rmtree(adapter)
+    shutil.copytree(other, adapter)
+    (adapter / "manifest.json").write_text(json.dumps(manifest | {"facts": facts | {"run": "reward-0009"}}))
 
 
 def wait_for_update(number: int, worker: subprocess.Popen[bytes], reader: JournalReader, seen: list[Any]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import psutil
@@ -13,7 +14,7 @@ import transformers
 
 from rlhf_tui.errors import UserError
 from rlhf_tui.model.base import Base, load_base
-from rlhf_tui.model.roles import Roles, saved_reading
+from rlhf_tui.model.roles import Roles
 from rlhf_tui.preferences.records import Completion
 from rlhf_tui.runs.events import Progress, Stage
 from rlhf_tui.runs.worker import StageContext
@@ -39,18 +40,12 @@ def with_policy(context: StageContext) -> tuple[Roles, dict[str, Any]]:
     return roles, roles.load("policy", context.project.adapter("policy"))
 
 
-def project_roles(context: StageContext, base: Base) -> Roles:
-    """No role yet, on `base`; heads will read where the project's reward model does. Raises UserError without one."""
-    reading = saved_reading(context.project.adapter("reward"), "reward")
-    return Roles(base, context.settings.adapters, seed=context.settings.run.seed, reading=reading)
-
-
-def add_reward_model(context: StageContext, roles: Roles) -> tuple[dict[str, Any], Scoring]:
-    """Put the project's reward model on the base: what is known of it, and the unit of its scores.
+def add_reward_model(roles: Roles, folder: Path) -> tuple[dict[str, Any], Scoring]:
+    """Put the reward model saved in `folder` on the base: what is known of it, and the unit of its scores.
 
     Raises UserError when it learnt from texts that were put to the model in another way.
     """
-    facts = roles.load("reward", context.project.adapter("reward"))
+    facts = roles.load("reward", folder)
     if facts.get("template", roles.base.chat.fingerprint) != roles.base.chat.fingerprint:
         raise UserError(
             "The reward model was trained with another chat template or system prompt.",

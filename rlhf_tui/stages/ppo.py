@@ -2,35 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rlhf_tui.errors import UserError
-from rlhf_tui.model.roles import Roles, read_manifest
+from rlhf_tui.model.roles import Roles
 from rlhf_tui.runs.events import Alert, Checkpoint, Stage
 from rlhf_tui.runs.worker import StageContext
-from rlhf_tui.stages.gathering import add_reward_model, fitting_prompts, loaded_base, project_roles, prompts_that_fit
+from rlhf_tui.stages.gathering import loaded_base
+from rlhf_tui.stages.ppo_inputs import ppo_inputs
 from rlhf_tui.training.checkpoint import load_checkpoint, newest_checkpoint, save_checkpoint
 from rlhf_tui.training.heldout import Heldout, gold_judge
-from rlhf_tui.training.ppo import Ppo
+from rlhf_tui.training.ppo import Ppo, TrainPrompt
 from rlhf_tui.training.ppo_run import PpoRun
 from rlhf_tui.training.rollout import Scoring
-
-_SECOND_MODEL = "fits/member-2/adapter"  # in the folder of a reward run with reward.ensemble of 2 or more
 
 
 def ppo(context: StageContext) -> dict[str, Any]:
     """Move the policy; the one that is kept, and the value beside it, become the project's current ones."""
-    base = loaded_base(context)
     settings, seed = context.settings, context.settings.run.seed
-    roles = project_roles(context, base)
-    roles.add("policy")
-    facts, scoring = add_reward_model(context, roles)
-    _load_second_model(context, roles, str(facts["run"]))
-    _start_value(context, roles, scoring)
-    prompts, left_out = fitting_prompts(context, base, "train")
-    learner = Ppo(roles, prompts, settings.ppo, scoring, seed=seed, emit=context.emit)
-    heldout = _heldout(context, learner, scoring)
+    inputs = ppo_inputs(context, loaded_base(context))
+    roles, prompts = inputs.roles, inputs.prompts
+    _start_value(context, roles, inputs.scoring)
+    learner = Ppo(roles, prompts.train, settings.ppo, inputs.scoring, seed=seed, emit=context.emit)
+    heldout = _heldout(context, learner, prompts.heldout)
     run = PpoRun(learner, settings.guard, emit=context.emit, checkpoints=context.run.checkpoints, heldout=heldout)
     checkpoint = newest_checkpoint(context.run.checkpoints, run.optimisers, context.emit)
     if checkpoint is not None:
@@ -44,32 +38,16 @@ def ppo(context: StageContext) -> dict[str, Any]:
     outcome = run.run(save=save, boundary=context.control.boundary)
     result = outcome.as_dict() | {
         "run": context.run.name,
-        "reward_run": facts["run"],
+        "reward_run": inputs.reward_run,
         "episodes": learner.done * settings.ppo.rollout_size,
-        "prompts": len(prompts),
-        "prompts_too_long": left_out,
+        "prompts": len(prompts.train),
+        "prompts_too_long": prompts.too_long,
         "heldout_prompts": len(heldout) if heldout else 0,
         "kl_coefficient": learner.kl_coefficient,
     }
     for role in ("policy", "value"):
         roles.save(role, context.project.adapter(role), _manifest(result))
     return result
-
-
-def _load_second_model(context: StageContext, roles: Roles, reward_run: str) -> None:
-    """The other reward model of the same training as role 'gold', when there was one: it judges and never teaches."""
-    folder = context.project.runs / reward_run / _SECOND_MODEL
-    if not context.settings.ppo.evaluate_every or not folder.exists():
-        return
-    try:
-        read_manifest(folder, "reward")
-    except UserError as error:
-        message = "The second reward model cannot be read: there is no second opinion."
-        context.emit(Alert("warning", "no-gold", message, why=error.what, remedy=error.todo))
-        return
-    roles.restore("reward", folder)
-    roles.copy("reward", "gold")
-    roles.restore("reward", context.project.adapter("reward"))
 
 
 def _start_value(context: StageContext, roles: Roles, scoring: Scoring) -> None:
@@ -81,12 +59,11 @@ def _start_value(context: StageContext, roles: Roles, scoring: Scoring) -> None:
         roles.add("value")
 
 
-def _heldout(context: StageContext, learner: Ppo, scoring: Scoring) -> Heldout | None:
+def _heldout(context: StageContext, learner: Ppo, prompts: Sequence[TrainPrompt]) -> Heldout | None:
     """The held-out prompts of the run; None when none are wanted or there are none."""
-    settings, roles = learner.settings, learner.roles
-    if not settings.evaluate_every:
+    roles = learner.roles
+    if not learner.settings.evaluate_every:
         return None
-    prompts, _ = prompts_that_fit(context, roles.base, "heldout")
     if not prompts:
         message = "No held-out prompt fits: nothing is evaluated during the run, and the last policy is kept."
         remedy = "Import more prompts, or raise prompts.heldout_fraction or model.max_prompt_tokens."
@@ -94,7 +71,7 @@ def _heldout(context: StageContext, learner: Ppo, scoring: Scoring) -> Heldout |
         return None
     return Heldout(
         roles,
-        prompts[: settings.evaluate_prompts],
+        prompts,
         learner.explore,
         seed=context.settings.run.seed,
         emit=context.emit,

@@ -16,6 +16,7 @@ from rlhf_tui.export.card import Facts
 from rlhf_tui.export.write import export_adapter, export_merged, finished_export
 from rlhf_tui.locate import STARTER_LICENCE, locate
 from rlhf_tui.model.base import Base
+from rlhf_tui.model.roles import Roles, saved_reading
 from rlhf_tui.runs.control import StopRequested
 from rlhf_tui.runs.events import Progress, Stage
 from rlhf_tui.runs.folder import RunFolder, create_run, find, latest, list_runs
@@ -25,7 +26,6 @@ from rlhf_tui.stages.gathering import (
     add_reward_model,
     fitting_prompts,
     loaded_base,
-    project_roles,
     with_policy,
 )
 from rlhf_tui.stages.generate import generate
@@ -37,10 +37,17 @@ _CHECK_PROMPTS = 4
 
 
 def compare_stage(context: StageContext) -> dict[str, Any]:
-    """Measure base and policy on the held-out prompts."""
-    roles = project_roles(context, loaded_base(context))
-    facts = roles.load("policy", context.project.adapter("policy"))
-    reward_facts, scoring = add_reward_model(context, roles)
+    """Measure base and policy on the held-out prompts.
+
+    Nothing has to be held still for a run that is taken up again, unlike in PPO: no number outlives an execution but
+    the kept answers, which know the weights, prompts and settings that gave them. All that is measured is of the
+    adapters and prompts that are there then, and the result names their runs.
+    """
+    base, adapter = loaded_base(context), context.project.adapter
+    reading = saved_reading(adapter("reward"), "reward")
+    roles = Roles(base, context.settings.adapters, seed=context.settings.run.seed, reading=reading)
+    facts = roles.load("policy", adapter("policy"))
+    reward_facts, scoring = add_reward_model(roles, adapter("reward"))
     prompts, _ = fitting_prompts(context, roles.base, "heldout")
     wanted = context.settings.compare.prompts
     comparison = compare(
