@@ -8,7 +8,6 @@ last line of its journal, and from its log.
 
 from __future__ import annotations
 
-import json
 import platform
 import signal
 import time
@@ -18,17 +17,15 @@ from pathlib import Path
 
 import msgspec
 
-from rlhf_tui.errors import UserError
 from rlhf_tui.runs.events import Checkpoint, Done, Event, Launch, Metric, Progress, Stage
 from rlhf_tui.runs.folder import RunFolder, Status, write_whole
 from rlhf_tui.runs.holder import Holder, boot_id, oom_kills
 from rlhf_tui.runs.journal import last_event
+from rlhf_tui.runs.saved import way_on
 
 _LOG_LINES = 5
 #: What faulthandler writes when native code brings the process down.
 _NATIVE = "Fatal Python error: "
-#: The stages that keep no checkpoints put what they have made into the project as they go.
-_STORES = {"generate": "The candidates sampled so far are in the project"}
 
 
 @dataclass(frozen=True)
@@ -104,35 +101,6 @@ def note_exit(run: RunFolder, pid: int, code: int) -> None:
     exit_ = Exit(pid, max(code, 0), max(-code, 0), oom_kills())
     with suppress(OSError):
         write_whole(_exit_path(run), msgspec.json.encode(exit_))
-
-
-def newest_saved(run: RunFolder) -> int | None:
-    """The step of the newest complete checkpoint (by its name: its content is checked on resuming), or None."""
-    steps = []
-    for folder in run.checkpoints.glob("step-[0-9]*[0-9]"):
-        with suppress(OSError, ValueError, KeyError, TypeError):
-            steps.append(int(json.loads((folder / "state.json").read_text(encoding="utf-8"))["done"]))
-    return max(steps, default=None)
-
-
-def way_on(run: RunFolder) -> str:
-    """What is saved of an execution that broke off, and the command that goes on from there."""
-    if not run.path.is_dir():
-        return "Its folder is no longer there: the project was moved or removed while the run was going on."
-    resume = f"'rlhf-tui runs resume {_whole(run)}'"
-    step = newest_saved(run)
-    if step is not None:
-        return f"Step {step} is saved: {resume} goes on from there."
-    if run.kind in _STORES:
-        return f"{_STORES[run.kind]}: {resume} goes on."
-    return f"No checkpoint was saved: {resume} begins anew."
-
-
-def _whole(run: RunFolder) -> str:
-    """The name of the run to resume: a part of a demo goes on with the demo."""
-    with suppress(UserError):
-        return run.record.parents.get("demo", run.name)
-    return run.name
 
 
 def ago(seconds: float) -> str:

@@ -251,7 +251,12 @@ class RunFolder:
 
 def list_runs(project: Project) -> list[RunFolder]:
     """All runs of the project, oldest first."""
-    found = [RunFolder(path) for path in _entries(project.runs) if _NAME.fullmatch(path.name)]
+    return runs_in(project.runs)
+
+
+def runs_in(folder: Path) -> list[RunFolder]:
+    """All runs in the folder `runs` of a project, oldest first."""
+    found = [RunFolder(path) for path in _entries(folder) if _NAME.fullmatch(path.name)]
     return sorted((run for run in found if run.record_path.exists()), key=lambda run: (run.number, run.name))
 
 

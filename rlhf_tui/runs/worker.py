@@ -29,11 +29,12 @@ from rlhf_tui.errors import UserError, chain, is_card_lost, is_disk_full, is_out
 from rlhf_tui.project import Project, open_project
 from rlhf_tui.runs import pausing
 from rlhf_tui.runs.control import Control, StopRequested, clear, stop_signal
-from rlhf_tui.runs.ending import log_header, newest_saved, way_on
+from rlhf_tui.runs.ending import log_header
 from rlhf_tui.runs.events import Alert, Done, EventSink, Launch
 from rlhf_tui.runs.folder import RunBusy, RunFolder, find, makers
 from rlhf_tui.runs.journal import DiskFull, JournalWriter
 from rlhf_tui.runs.notify import accompany
+from rlhf_tui.runs.saved import resume_command, saved, way_on
 from rlhf_tui.runs.tensorboard import shown_live
 from rlhf_tui.runs.turn import ModelBusy, Turn
 from rlhf_tui.settings import Settings, from_tree
@@ -264,7 +265,8 @@ def _failure(run: RunFolder, error: BaseException) -> Done:
     if not isinstance(error, UserError):
         error = _explained(run, error, cause)
     told = error.as_dict()
-    if cause != "error" or newest_saved(run) is not None:  # what was wrong from the start broke nothing off
+    # What was wrong from the start broke nothing off; what a part of a run has said already is not said again.
+    if (cause != "error" or saved(run)) and resume_command(run) not in error.todo:
         told["todo"] = f"{error.todo} {way_on(run)}".strip()
     return Done("failed", _encodable(error.what), {key: _encodable(text) for key, text in told.items()}, cause=cause)
 

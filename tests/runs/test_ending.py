@@ -18,7 +18,7 @@ from rlhf_tui.project import Project
 from rlhf_tui.reports import run_document, run_summary
 from rlhf_tui.runs import ending as module
 from rlhf_tui.runs import worker
-from rlhf_tui.runs.ending import ago, ending, note_exit, way_on
+from rlhf_tui.runs.ending import ago, ending, note_exit
 from rlhf_tui.runs.events import Done, Event, Launch, Progress, decode
 from rlhf_tui.runs.folder import RunFolder, create_run
 from rlhf_tui.runs.holder import Holder, boot_id, oom_kills
@@ -207,12 +207,6 @@ def test_what_is_saved_goes_with_the_reason_of_a_failure(run: RunFolder) -> None
         done = worker._failure(run, error)
         assert done.error is not None
         assert "Step 7 is saved: 'rlhf-tui runs resume quick-0001' goes on from there." in done.error["todo"]
-
-
-def test_a_part_goes_on_with_its_whole(project: Project) -> None:
-    part = create_run(project, "ppo", parents={"demo": "demo-0009"})
-    assert "runs resume demo-0009'" in way_on(part)
-    assert "in the project" in way_on(create_run(project, "generate"))
 
 
 def test_finished_and_stopped_say_so(project: Project, stages: str, run: RunFolder) -> None:
