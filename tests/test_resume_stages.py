@@ -163,6 +163,24 @@ def test_a_second_run_samples_other_prompts(copy: Callable[[str], Project]) -> N
         assert sorted(store.completions_by_prompt().values()) == 14 * [2]
 
 
+def test_a_run_in_the_place_of_a_deleted_one_samples_too(tiny_folder: Path, tmp_path: Path) -> None:
+    """It has that one's name and, where there are few, that one's prompts."""
+    project = create_project(tmp_path / "again", overrides=(*SETTINGS, f"model.name={tiny_folder}"))
+    with project.store() as store:
+        prompts = [NewPrompt((Message("user", f"Number {n}?"),), "few") for n in range(3)]
+        store.add_prompts(prompts, heldout_fraction=0.2)
+    names = []
+    for _ in range(2):
+        run = create_run(project, "generate")
+        done = execute(project, run)
+        assert done.result["completions"] == 6, done
+        names.append(run.name)
+        shutil.rmtree(run.path)
+    assert names[0] == names[1]
+    with project.store() as store:
+        assert list(store.completions_by_prompt().values()) == [4, 4, 4]
+
+
 def test_a_damaged_plan_is_an_error_that_says_so(copy: Callable[[str], Project]) -> None:
     project = copy("damaged")
     run = create_run(project, "generate")

@@ -1,8 +1,9 @@
 """The generate stage: sample candidates and offer them as pairs.
 
-What it will sample is decided once, when the run begins, and every batch depends on the run's name and its own place
-alone. A batch that lies in the store is never sampled again, so that a run that was cut off ends with the completions
-of one that was not.
+What it will sample is decided once, when the run begins, and every batch depends on that plan and its own place alone.
+A batch that lies in the store is never sampled again, so that a run that was cut off ends with the completions of one
+that was not. A plan knows how many completions there were before it: a run that took over the number of one whose
+folder was deleted does not take the completions of that one for its own.
 """
 
 from __future__ import annotations
@@ -29,10 +30,14 @@ _SHOWN = 2  # completions of a batch that are told
 
 
 class Plan(msgspec.Struct, frozen=True):
-    """What the run samples: the uids of its prompts in their order, and how many others were too long."""
+    """What the run samples: the uids of its prompts in their order, and how many others were too long.
+
+    `before`: how many completions the store held.
+    """
 
     prompts: list[str]
     too_long: int
+    before: int
 
 
 @dataclass(frozen=True)
@@ -46,6 +51,7 @@ class _Batch:
 def generate(context: StageContext) -> dict[str, Any]:
     """Sample candidates and offer them as pairs; every batch is in the store before the next one begins."""
     base = loaded_base(context)
+    goes_on = (context.run.path / _PLAN).exists()
     plan = _plan(context, base)
     batches = _batches(context, plan)
     total = sum(len(batch.jobs) for batch in batches)
@@ -54,7 +60,7 @@ def generate(context: StageContext) -> dict[str, Any]:
     context.emit(Stage("sampling"))
     context.emit(Progress(0, total, "completions"))
     for batch in batches:
-        there = _stored(context, batch)
+        there = _stored(context, batch) if goes_on else []
         if there:
             made += there
             context.emit(Progress(done + len(batch.jobs), total, "completions"))
@@ -100,7 +106,7 @@ def _plan(context: StageContext, base: Base) -> Plan:
     if not wanted:
         fitting = [item for item in fitting if item[0] == 0] or fitting
     chosen = [prompt.uid for _, prompt in fitting[: wanted or None]]
-    plan = Plan(chosen, len(counted) - len(fitting))
+    plan = Plan(chosen, len(counted) - len(fitting), sum(there.values()))
     write_whole(path, msgspec.json.encode(plan))
     return plan
 
@@ -118,7 +124,7 @@ def _batches(context: StageContext, plan: Plan) -> list[_Batch]:
     return [
         _Batch(
             [(prompt, system) for prompt in prompts[start : start + each] for system in systems],
-            seed_from(context.run.name, context.settings.run.seed, start),
+            seed_from(context.run.name, context.settings.run.seed, plan.before, start),
         )
         for start in range(0, len(prompts), each)
     ]
