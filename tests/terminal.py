@@ -59,7 +59,7 @@ class Terminal:
     def screen(self) -> str:
         return self._tmux("capture-pane", "-p")
 
-    def wait_for(self, what: str | Callable[[str], bool], why: str = "", seconds: float = 60) -> str:
+    def wait_for(self, what: str | Callable[[str], object], why: str = "", seconds: float = 60) -> str:
         """The screen as soon as it holds a text, or as a function of it says yes; `why` names what that waits for."""
         deadline, pause = time.monotonic() + seconds, 0.01
         while time.monotonic() < deadline:
