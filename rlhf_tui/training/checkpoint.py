@@ -2,11 +2,12 @@
 
 The random draws of a step depend on the seed and its number alone, so that adapters, heads, optimisers, the number
 of steps and a few values of the trainer's own are the whole state. Tensors are stored as safetensors, never as
-pickles; a folder appears complete under its final name or not at all.
+pickles; a folder appears complete under its final name or not at all, and every number in it is under a hash.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import shutil
@@ -37,6 +38,7 @@ OPTIMISERS = "optimisers.safetensors"
 OWN = "own.safetensors"
 STATE = "state.json"
 DEFAULTS = RunSettings()
+_VERSION = 3
 _NAME = re.compile(r"step-\d+")
 
 
@@ -84,7 +86,7 @@ def save_checkpoint(training: Resumable, checkpoints: Path, settings: RunSetting
         save_file(training.tensors(), beside / OWN)
         paths = sorted(path for path in beside.rglob("*") if path.is_file())
         files = {str(path.relative_to(beside)): file_sha256(path) for path in paths}
-        state = {"v": 2, "done": training.done, "own": training.state(), "files": files}
+        state = signed({"v": _VERSION, "done": training.done, "own": training.state(), "files": files})
         (beside / STATE).write_text(json.dumps(state, indent=2) + "\n", encoding="utf-8")
     _tidy(checkpoints, folder, training.optimisers, settings)
     return folder
@@ -152,6 +154,12 @@ def restore_best(roles: Roles, names: Iterable[Role], checkpoints: Path) -> None
         roles.restore(role, checkpoints / BEST / role)
 
 
+def signed(document: Mapping[str, Any]) -> dict[str, Any]:
+    """The same with 'sha256': the hash of all else in it, as it comes back from JSON."""
+    plain = {name: value for name, value in json.loads(json.dumps(document)).items() if name != "sha256"}
+    return plain | {"sha256": hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()}
+
+
 @contextmanager
 def _told_when_full(what: str) -> Iterator[None]:
     """Says what could not be kept when the disk is full."""
@@ -200,7 +208,10 @@ def _is_whole(folder: Path, roles: Iterable[Role]) -> bool:
 def _read_state(folder: Path, roles: Iterable[Role]) -> dict[str, Any]:
     try:
         state: dict[str, Any] = json.loads((folder / STATE).read_text(encoding="utf-8"))
+        if state["v"] != _VERSION:
+            raise _other_version(folder, state["v"])
         damaged = [name for name, digest in state["files"].items() if file_sha256(folder / name) != digest]
+        damaged += [STATE] if signed(state)["sha256"] != state["sha256"] else []
         int(state["done"]), dict(state["own"])
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(
@@ -217,6 +228,14 @@ def _read_state(folder: Path, roles: Iterable[Role]) -> dict[str, Any]:
             todo="The one before it can still be used.",
         )
     return state
+
+
+def _other_version(folder: Path, version: object) -> UserError:
+    return UserError(
+        f"The checkpoint {folder} was written by another version of this program.",
+        why=f"Its format is {version}; this version reads format {_VERSION} and no other.",
+        todo="Go on with the version that wrote it, or start a new run.",
+    )
 
 
 def _flat(optimisers: dict[Role, torch.optim.AdamW]) -> dict[str, torch.Tensor]:

@@ -18,7 +18,14 @@ from rlhf_tui.model.roles import Roles
 from rlhf_tui.runs.events import Alert, Event, Metric, Progress
 from rlhf_tui.settings import GuardSettings, PpoSettings, RunSettings
 from rlhf_tui.training import guards
-from rlhf_tui.training.checkpoint import best_facts, keep_best, load_checkpoint, newest_checkpoint, save_checkpoint
+from rlhf_tui.training.checkpoint import (
+    best_facts,
+    keep_best,
+    load_checkpoint,
+    newest_checkpoint,
+    save_checkpoint,
+    signed,
+)
 from rlhf_tui.training.ppo import LEARNING, Ppo, TrainPrompt
 from rlhf_tui.training.ppo_run import PpoRun
 from rlhf_tui.training.rollout import Scoring
@@ -330,10 +337,47 @@ def test_a_state_that_forgot_a_file_is_passed_over(made: Path) -> None:
     state = json.loads(path.read_text())
     del state["files"]["value/head.safetensors"]
     (made / "step-000002" / "value" / "head.safetensors").unlink()
-    path.write_text(json.dumps(state))
+    path.write_text(json.dumps(signed(state)))
     newest = newest_checkpoint(made, LEARNING)
     assert newest is not None
     assert newest.name == "step-000001"
+
+
+@pytest.mark.parametrize("place", [("own", "kl_coefficient"), ("own", "rows"), ("done",)], ids="/".join)
+def test_a_digit_that_flipped_in_the_state_is_noticed(place: tuple[str, ...], made: Path) -> None:
+    path = made / "step-000002" / "state.json"
+    state = json.loads(path.read_text())
+    inner = state["own"] if len(place) > 1 else state
+    inner[place[-1]] += 1
+    path.write_text(json.dumps(state))
+    heard: list[Event] = []
+    newest = newest_checkpoint(made, LEARNING, heard.append)
+    assert newest is not None
+    assert newest.name == "step-000001"
+    assert [event.why for event in heard if isinstance(event, Alert)] == ["Not as it was written: state.json."]
+
+
+def test_a_checkpoint_of_another_version_is_said_to_be_one(
+    made: Path, fresh_roles: FreshRoles, prompts: Prompts
+) -> None:
+    path = made / "step-000002" / "state.json"
+    state = json.loads(path.read_text())
+    path.write_text(json.dumps({name: value for name, value in (state | {"v": 2}).items() if name != "sha256"}))
+    heard: list[Event] = []
+    assert newest_checkpoint(made, LEARNING, heard.append) == made / "step-000001"
+    (alert,) = (event for event in heard if isinstance(event, Alert))
+    assert "written by another version" in alert.message
+    assert "format is 2" in alert.why
+    with pytest.raises(UserError, match="another version"):
+        load_checkpoint(learner(fresh_roles(), prompts(5)), made / "step-000002")
+
+
+def test_a_hash_knows_what_json_makes_of_a_state() -> None:
+    """Numbers as keys, tuples and values that are no numbers come back as something else, and mean the same."""
+    state = {"by": {10: 1.0, 9: 0.1 + 0.2}, "two": (1, math.inf), "none": math.nan, "said": "Grüße"}
+    read = json.loads(json.dumps(signed(state)))
+    assert signed(read)["sha256"] == read["sha256"]
+    assert signed(read | {"said": "Gruesse"})["sha256"] != read["sha256"]
 
 
 def test_when_all_are_damaged_there_is_none_and_loading_one_says_what_is_wrong(
