@@ -17,7 +17,7 @@ from rlhf_tui.app.state import RunState
 from rlhf_tui.errors import UserError
 from rlhf_tui.preferences.store import Counts, Rater, Store
 from rlhf_tui.project import Project
-from rlhf_tui.runs.ending import Ending, ending
+from rlhf_tui.runs.ending import Ending, ending, exit_pending
 from rlhf_tui.runs.folder import RunFolder, list_runs
 from rlhf_tui.runs.journal import JournalReader
 from rlhf_tui.settings import Settings
@@ -27,6 +27,7 @@ KIND_OF_STAGE = {"pairs": "generate", "reward": "reward", "ppo": "ppo", "compare
 STAGE_OF_KIND = {kind: stage for stage, kind in KIND_OF_STAGE.items()}
 ALIVE = ("running", "paused", "queued")
 BROKEN = ("failed", "crashed")
+_MOMENT = 5.0  # seconds
 
 _NEXT: dict[str | None, str] = {
     "pairs": "Press 2 for the pairs: generate candidates there, and judge them.",
@@ -47,6 +48,7 @@ class Watched:
     state: RunState = field(default_factory=RunState)
     status: str = "new"
     end: Ending | None = None
+    _gone_since: float | None = None
 
     @property
     def name(self) -> str:
@@ -59,7 +61,7 @@ class Watched:
     def read(self, budget: float) -> bool:
         """Fold what is new in the journal; True when the status or the state moved."""
         before = (self.status, self.state, self.state.revision)
-        self.status = self.folder.status()
+        self.status = self._status()
         if self.status != before[0]:
             self.end = ending(self.folder)
         resets = self.reader.resets
@@ -69,6 +71,16 @@ class Watched:
         for stamped in events:
             self.state.apply(stamped)
         return before != (self.status, self.state, self.state.revision)
+
+    def _status(self) -> str:
+        """How the run fares; one whose worker has just died counts as alive until it is noted how, for a moment."""
+        status = self.folder.status()
+        if status != "crashed" or not self.alive or not exit_pending(self.folder):
+            self._gone_since = None
+            return status
+        now = time.monotonic()
+        self._gone_since = self._gone_since or now
+        return self.status if now < self._gone_since + _MOMENT else status
 
 
 class Overview:

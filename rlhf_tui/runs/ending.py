@@ -2,26 +2,26 @@
 
 A worker that is killed writes nothing. What can be known afterwards comes from its lock file (which
 process it was, on which boot of which machine, how often the system had run out of memory by then),
-from `exit.json` (its wait status, when the program that had started it was still there), from the
-last line of its journal, and from its log.
+from `exit.json` (its wait status, which its watcher has noted), from the last line of its journal, and
+from its log.
 """
 
 from __future__ import annotations
 
+import os
 import platform
 import signal
 import time
-from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 
 import msgspec
 
 from rlhf_tui.runs.events import Checkpoint, Done, Event, Launch, Metric, Progress, Stage
-from rlhf_tui.runs.folder import RunFolder, Status, write_whole
-from rlhf_tui.runs.holder import Holder, boot_id, oom_kills
+from rlhf_tui.runs.folder import RunFolder, Status
+from rlhf_tui.runs.holder import Holder, boot_id
 from rlhf_tui.runs.journal import last_event
 from rlhf_tui.runs.saved import way_on
+from rlhf_tui.runs.watcher import EXIT, oom_kills
 
 _LOG_LINES = 5
 #: What faulthandler writes when native code brings the process down.
@@ -66,7 +66,10 @@ _CAUSES = {
 
 
 class Exit(msgspec.Struct, frozen=True):
-    """Content of exit.json: how the process `pid` ended; `signal` is 0 when it ended by itself."""
+    """Content of exit.json: how the process `pid` ended; `signal` is 0 when it ended by itself.
+
+    `oom_kills` is how many processes the system had ended for lack of memory by then, -1 where it cannot be known.
+    """
 
     pid: int
     code: int
@@ -96,11 +99,33 @@ def ending(run: RunFolder) -> Ending | None:
     )
 
 
-def note_exit(run: RunFolder, pid: int, code: int) -> None:
-    """Keep how the worker's process ended. `code` as subprocess gives it: minus the signal when one ended it."""
-    exit_ = Exit(pid, max(code, 0), max(-code, 0), oom_kills())
-    with suppress(OSError):
-        write_whole(_exit_path(run), msgspec.json.encode(exit_))
+def exit_of(run: RunFolder, pid: int) -> Exit | None:
+    """What exit.json says of the process `pid`; None for another one, which was an earlier execution."""
+    try:
+        found = msgspec.json.decode((run.path / EXIT).read_bytes(), type=Exit)
+    except (OSError, msgspec.DecodeError, UnicodeDecodeError):
+        return None
+    return found if found.pid == pid else None
+
+
+def exit_pending(run: RunFolder) -> bool:
+    """Whether the worker is gone without a word and its watcher is about to note how: see `watcher`."""
+    if run.done() is not None or run.alive:
+        return False
+    holder = run.holder()
+    here = holder.host == platform.node() and holder.boot == boot_id()
+    return here and exit_of(run, holder.pid) is None and _exists(holder.pid)
+
+
+def _exists(pid: int) -> bool:
+    """Whether there is another process of this user with this id, be it a dead one that nobody has collected."""
+    if pid <= 0 or pid == os.getpid():
+        return False
+    try:
+        os.kill(pid, 0)
+    except OSError:
+        return False
+    return True
 
 
 def ago(seconds: float) -> str:
@@ -131,7 +156,7 @@ def _crash(run: RunFolder, heard: float | None, last: str) -> Ending:
 
 def _why_it_died(run: RunFolder, holder: Holder) -> tuple[str, str, str]:
     """Cause, what happened in words, and the grounds for saying so."""
-    seen = _exit(run, holder.pid)
+    seen = exit_of(run, holder.pid)
     here = holder.host == platform.node()
     if here and holder.boot and boot_id() and holder.boot != boot_id():
         return "restarted", "the machine was restarted or lost its power", ""
@@ -150,19 +175,6 @@ def _why_it_died(run: RunFolder, holder: Holder) -> tuple[str, str, str]:
     if seen is not None:
         return "vanished", f"its process ended with code {seen.code} and left no last word", ""
     return "vanished", "its worker vanished without a word", "Perhaps it was killed, or the system ran out of memory."
-
-
-def _exit(run: RunFolder, pid: int) -> Exit | None:
-    """What exit.json says of the process `pid`; None for another one, which was an earlier execution."""
-    try:
-        found = msgspec.json.decode(_exit_path(run).read_bytes(), type=Exit)
-    except (OSError, msgspec.DecodeError, UnicodeDecodeError):
-        return None
-    return found if found.pid == pid else None
-
-
-def _exit_path(run: RunFolder) -> Path:
-    return run.path / "exit.json"
 
 
 def _signal_name(number: int) -> str:

@@ -5,7 +5,7 @@
         events.jsonl    the journal: one writer (the worker), any number of readers
         worker.log      what the worker and its libraries printed; tracebacks
         lock            locked by the worker for as long as it lives; says who holds or held it
-        exit.json       how the worker's process ended, when whoever started it was there to see it
+        exit.json       how the worker's process ended, as its watcher saw it
         control/        requests to the worker, and its 'paused' and 'waiting' marks
         checkpoints/
         tensorboard/    the same figures as TensorBoard's event files, if run.tensorboard is on

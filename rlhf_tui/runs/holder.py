@@ -12,6 +12,8 @@ from pathlib import Path
 
 import msgspec
 
+from rlhf_tui.runs.watcher import oom_kills
+
 
 class Holder(msgspec.Struct, frozen=True):
     """Who holds the lock, or held it last: the content of `lock`.
@@ -29,15 +31,6 @@ class Holder(msgspec.Struct, frozen=True):
 def boot_id() -> str:
     """What tells one boot of this machine from another; empty where the system does not say."""
     return _system_text("/proc/sys/kernel/random/boot_id").strip()
-
-
-def oom_kills() -> int:
-    """How many processes the system has ended for lack of memory since it booted; -1 where it does not say."""
-    for line in _system_text("/proc/vmstat").splitlines():
-        name, _, count = line.partition(" ")
-        if name == "oom_kill" and count.isdecimal():
-            return int(count)
-    return -1
 
 
 def _system_text(path: str) -> str:

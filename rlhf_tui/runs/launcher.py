@@ -1,29 +1,34 @@
 """Starting a run in a process of its own, and watching one from any other.
 
 The worker gets a new session, no terminal, and a file for its output, so that closing the terminal,
-losing the connection or killing the app leaves it alone.
+losing the connection or killing the app leaves it alone. So does its parent, the `watcher`, which
+notes how it ended.
 """
 
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from rlhf_tui.errors import UserError
 from rlhf_tui.project import Project, require_writable
-from rlhf_tui.runs.ending import note_exit
+from rlhf_tui.runs import watcher
+from rlhf_tui.runs.ending import exit_pending
 from rlhf_tui.runs.events import Done, Launch, Stamped
 from rlhf_tui.runs.folder import RunBusy, RunFolder
 from rlhf_tui.runs.journal import JournalReader, JournalWriter
 from rlhf_tui.runs.turn import ModelBusy, model_holder, require_free
-from rlhf_tui.runs.worker import BUSY, STAGES, TAKEN
+from rlhf_tui.runs.worker import STAGES
 
 _POLL = 0.05
+_MOMENT = 0.01
 _LOG_LINES = 12
 
 
@@ -39,38 +44,32 @@ def launch(project: Project, run: RunFolder, *, stages: str = STAGES, patience: 
     if run.alive:
         raise RunBusy(run.name)
     require_free(project, run.record.settings.get("run", {}).get("when_busy", ""), run.name)
-    process = _start(project, run, stages)
+    process, pid = _start(project, run, stages)
     reader = JournalReader(run.events_path)
     deadline = time.monotonic() + patience
     while True:
         # Asked before reading: a worker that has ended has written all it will ever write.
         code = process.poll()
-        if _launched(reader, process.pid):
-            reaper = threading.Thread(target=_reap, args=(run, process), daemon=True, name=_reaper_name(run))
-            reaper.start()
+        if _launched(reader, pid):
+            # Collected when it ends, so that no zombie stays behind.
+            threading.Thread(target=process.wait, daemon=True, name=f"reaper of {run.path}").start()
             return
-        if code == BUSY:
-            raise RunBusy(run.name)
-        if code == TAKEN:
-            raise ModelBusy(run.name, model_holder(project))
         if code is not None:
-            ended = f"was killed by signal {-code}" if code < 0 else f"ended with code {code}"
-            raise _stillborn(run, f"Its process {ended} before it began.")
+            raise _ended(project, run, process, pid)
         if time.monotonic() > deadline:
-            process.kill()
-            process.wait()
+            _end(process, pid)
             raise _stillborn(run, f"It had not begun after {patience:.0f} seconds and was ended.")
         time.sleep(_POLL)
 
 
 def await_exit(run: RunFolder, patience: float = 5.0) -> None:
-    """Wait until the worker's process has ended and how is noted, where this process had started it.
+    """Wait until it is noted how the worker's process ended, if that is about to be.
 
-    The kernel frees a dead worker's lock a moment before its parent learns how it died.
+    The kernel frees a dead worker's lock a moment before its watcher learns how it died.
     """
-    for thread in threading.enumerate():
-        if thread.name == _reaper_name(run):
-            thread.join(patience)
+    deadline = time.monotonic() + patience
+    while exit_pending(run) and time.monotonic() < deadline:
+        time.sleep(_MOMENT)
 
 
 def follow(run: RunFolder, on_event: Callable[[Stamped], None], *, poll: float = 0.2) -> Done | None:
@@ -92,31 +91,21 @@ def follow(run: RunFolder, on_event: Callable[[Stamped], None], *, poll: float =
         time.sleep(poll)
 
 
-def _reap(run: RunFolder, process: subprocess.Popen[bytes]) -> None:
-    """Collect the exit code when the worker ends, so that no zombie stays behind; keep it if it says anything."""
-    code = process.wait()
-    if run.done() is None:
-        note_exit(run, process.pid, code)
-
-
-def _reaper_name(run: RunFolder) -> str:
-    return f"reaper of {run.path}"
-
-
-def _start(project: Project, run: RunFolder, stages: str) -> subprocess.Popen[bytes]:
+def _start(project: Project, run: RunFolder, stages: str) -> tuple[subprocess.Popen[bytes], int]:
+    """Start the watcher and through it the worker, whose process id is 0 when that did not come about."""
     # -P keeps stray .py files of the current folder out of the import path; -u keeps the log current;
     # faulthandler leaves a trace of a crash in native code.
-    command = [sys.executable, "-P", "-u", "-X", "faulthandler", "-m", "rlhf_tui.runs.worker"]
+    worker = [sys.executable, "-P", "-u", "-X", "faulthandler", "-m", "rlhf_tui.runs.worker"]
     arguments = [str(project.root), run.name, "--stages", stages]
     try:
         log = os.open(run.log_path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
         try:
-            return subprocess.Popen(
-                command + arguments,
+            process = subprocess.Popen(
+                [sys.executable, "-I", "-S", watcher.__file__, str(project.root), *worker, *arguments],
                 stdin=subprocess.DEVNULL,
-                stdout=log,
+                stdout=subprocess.PIPE,
                 stderr=log,
-                cwd=project.root,
+                cwd=run.path,
                 env=_environment(),
                 start_new_session=True,
             )
@@ -126,6 +115,17 @@ def _start(project: Project, run: RunFolder, stages: str) -> subprocess.Popen[by
         raise UserError(
             f"The worker of {run.name} cannot be started.", why=str(error), todo="Check the disk and the free memory."
         ) from None
+    assert process.stdout is not None
+    with process.stdout as told:
+        return process, int(told.readline() or 0)
+
+
+def _end(process: subprocess.Popen[bytes], pid: int) -> None:
+    """End a worker and, with it, its watcher."""
+    if pid > 0:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    process.wait()
 
 
 def _environment() -> dict[str, str]:
@@ -144,6 +144,20 @@ def _launched(reader: JournalReader, pid: int) -> bool:
             return True
         if reader.caught_up:
             return False
+
+
+def _ended(project: Project, run: RunFolder, process: subprocess.Popen[bytes], pid: int) -> UserError:
+    """The error for a worker, or its watcher, that ended before Launch."""
+    code = process.wait()
+    if code == watcher.BUSY:
+        return RunBusy(run.name)
+    if code == watcher.TAKEN:
+        return ModelBusy(run.name, model_holder(project))
+    if code < 0:  # somebody killed the watcher: unwatched, the worker shall not go on
+        _end(process, pid)
+        return _stillborn(run, f"The process that watches it was killed by signal {-code}, and it was ended.")
+    how = f"was killed by signal {code - 128}" if code > 128 else f"ended with code {code}"
+    return _stillborn(run, f"Its process {how} before it began.")
 
 
 def _stillborn(run: RunFolder, why: str) -> UserError:

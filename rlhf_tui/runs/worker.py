@@ -37,11 +37,10 @@ from rlhf_tui.runs.notify import accompany
 from rlhf_tui.runs.saved import resume_command, saved, way_on
 from rlhf_tui.runs.tensorboard import shown_live
 from rlhf_tui.runs.turn import ModelBusy, Turn
+from rlhf_tui.runs.watcher import BUSY, EXIT, TAKEN
 from rlhf_tui.settings import Settings, from_tree
 
 STAGES = "rlhf_tui.stages.table"
-BUSY = 75  # EX_TEMPFAIL of sysexits.h
-TAKEN = 69  # EX_UNAVAILABLE
 
 # Which settings make a stage fit into less memory, most effective first.
 LIGHTER: Mapping[str, tuple[str, ...]] = {
@@ -127,6 +126,7 @@ def _execute_locked(
     with JournalWriter(run.events_path) as journal, _room_for_done(run) as release_room:
         if not pausing.woken(run):
             accompany(project, run)
+            (run.path / EXIT).unlink(missing_ok=True)  # an earlier worker may have had the same process id
             if not journal.empty:
                 clear(run)  # left by an execution that crashed
         give_back = pausing.replacement.give_back

@@ -17,8 +17,8 @@ from rlhf_tui.errors import UserError
 from rlhf_tui.project import Project
 from rlhf_tui.reports import run_document, run_summary
 from rlhf_tui.runs import ending as module
-from rlhf_tui.runs import worker
-from rlhf_tui.runs.ending import ago, ending, note_exit
+from rlhf_tui.runs import watcher, worker
+from rlhf_tui.runs.ending import ago, ending
 from rlhf_tui.runs.events import Done, Event, Launch, Progress, decode
 from rlhf_tui.runs.folder import RunFolder, create_run
 from rlhf_tui.runs.holder import Holder, boot_id, oom_kills
@@ -47,6 +47,11 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> dict[str, object]:
     monkeypatch.setattr(module, "boot_id", lambda: facts["boot"])
     monkeypatch.setattr(module, "oom_kills", lambda: facts["oom_kills"])
     return facts
+
+
+def note_exit(run: RunFolder, pid: int, code: int) -> None:
+    """As the watcher notes it; `code` is minus the signal when one ended the worker."""
+    watcher.note(run.path / watcher.EXIT, pid, max(code, 0), max(-code, 0))
 
 
 def saved(run: RunFolder, step: int) -> None:
@@ -115,10 +120,16 @@ def test_what_another_machine_says_of_itself_proves_nothing(run: RunFolder, mach
     ],
 )
 def test_a_wait_status_that_somebody_saw(
-    code: int, kills: int, cause: str, word: str, run: RunFolder, machine: dict[str, object]
+    code: int,
+    kills: int,
+    cause: str,
+    word: str,
+    run: RunFolder,
+    machine: dict[str, object],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     crashed(run)
-    machine["oom_kills"] = kills
+    monkeypatch.setattr(watcher, "oom_kills", lambda: kills)
     note_exit(run, HERE.pid, code)
     machine["oom_kills"] = 50  # what happened later is nobody's fault
     end = ending(run)
