@@ -21,7 +21,7 @@ from rlhf_tui.runs.folder import RunFolder, Status
 from rlhf_tui.runs.holder import Holder, boot_id
 from rlhf_tui.runs.journal import last_event
 from rlhf_tui.runs.saved import way_on
-from rlhf_tui.runs.watcher import EXIT, oom_kills
+from rlhf_tui.runs.watcher import EXIT
 
 _LOG_LINES = 5
 #: What faulthandler writes when native code brings the process down.
@@ -162,19 +162,22 @@ def _why_it_died(run: RunFolder, holder: Holder) -> tuple[str, str, str]:
         return "restarted", "the machine was restarted or lost its power", ""
     if any(line.startswith(_NATIVE) for line in _own_log(run, holder.pid, 500)):
         return "native", "native code brought its process down", ""
-    later = seen.oom_kills if seen is not None else oom_kills() if here else -1
-    ran_out = 0 <= holder.oom_kills < later
-    if seen is not None and seen.signal and seen.signal != signal.SIGKILL:
-        return "killed", f"its process was ended by {_signal_name(seen.signal)}", ""
-    if ran_out:
-        count = later - holder.oom_kills
-        grounds = f"Since it began, the system has ended {count} process{'es' if count > 1 else ''} for lack of memory"
-        return "out_of_memory", "most likely the system ended it for lack of memory", f"{grounds}."
-    if seen is not None and seen.signal:
-        return "killed", "somebody or something killed its process (SIGKILL)", ""
-    if seen is not None:
+    if seen is None:
+        return (
+            "vanished",
+            "its worker vanished without a word",
+            "Perhaps it was killed, or the system ran out of memory.",
+        )
+    if not seen.signal:
         return "vanished", f"its process ended with code {seen.code} and left no last word", ""
-    return "vanished", "its worker vanished without a word", "Perhaps it was killed, or the system ran out of memory."
+    if seen.signal != signal.SIGKILL:
+        return "killed", f"its process was ended by {_signal_name(seen.signal)}", ""
+    # Only the count at its death says anything: what the system ended later has nothing to do with this run.
+    if 0 <= holder.oom_kills < seen.oom_kills:
+        count = seen.oom_kills - holder.oom_kills
+        grounds = f"While it ran, the system ended {count} process{'es' if count > 1 else ''} for lack of memory."
+        return "out_of_memory", "most likely the system ended it for lack of memory", grounds
+    return "killed", "somebody or something killed its process (SIGKILL)", ""
 
 
 def _signal_name(number: int) -> str:

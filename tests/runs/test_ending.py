@@ -21,7 +21,7 @@ from rlhf_tui.runs import watcher, worker
 from rlhf_tui.runs.ending import ago, ending
 from rlhf_tui.runs.events import Done, Event, Launch, Progress, decode
 from rlhf_tui.runs.folder import RunFolder, create_run
-from rlhf_tui.runs.holder import Holder, boot_id, oom_kills
+from rlhf_tui.runs.holder import Holder, boot_id
 from rlhf_tui.runs.journal import JournalReader, JournalWriter
 from rlhf_tui.runs.launcher import await_exit, follow, launch
 from rlhf_tui.runs.worker import execute
@@ -43,9 +43,8 @@ def crashed(run: RunFolder, holder: Holder = HERE, *events: Event) -> RunFolder:
 @pytest.fixture(autouse=True)
 def machine(monkeypatch: pytest.MonkeyPatch) -> dict[str, object]:
     """What the machine says of itself."""
-    facts: dict[str, object] = {"boot": "this boot", "oom_kills": 3}
+    facts: dict[str, object] = {"boot": "this boot"}
     monkeypatch.setattr(module, "boot_id", lambda: facts["boot"])
-    monkeypatch.setattr(module, "oom_kills", lambda: facts["oom_kills"])
     return facts
 
 
@@ -93,17 +92,31 @@ def test_a_restart_of_the_machine_is_seen_by_its_boot(run: RunFolder, machine: d
     assert (end.cause, end.label) == ("restarted", "crashed (the machine was restarted)")
 
 
-def test_memory_that_ran_out_is_seen_by_the_count_of_the_system(run: RunFolder, machine: dict[str, object]) -> None:
-    machine["oom_kills"] = 5
-    end = ending(crashed(run))
+def test_memory_that_ran_out_is_seen_by_the_count_at_its_death(run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    crashed(run)
+    monkeypatch.setattr(watcher, "oom_kills", lambda: 5)
+    note_exit(run, HERE.pid, -9)
+    end = ending(run)
     assert end is not None
     assert end.cause == "out_of_memory"
     assert "most likely" in end.what
-    assert "ended 2 processes for lack of memory" in end.why
+    assert "the system ended 2 processes for lack of memory" in end.why
+
+
+def test_memory_that_ran_out_elsewhere_or_later_explains_nothing(
+    run: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without the count at its death there is only the one of now, which any program may have raised since."""
+    crashed(run)
+    monkeypatch.setattr(watcher, "oom_kills", lambda: 900)
+    monkeypatch.setattr(module, "oom_kills", lambda: 900, raising=False)
+    end = ending(run)
+    assert end is not None
+    assert end.cause == "vanished"
 
 
 def test_what_another_machine_says_of_itself_proves_nothing(run: RunFolder, machine: dict[str, object]) -> None:
-    machine.update(boot="another boot", oom_kills=900)
+    machine["boot"] = "another boot"
     end = ending(crashed(run, Holder(4711, "elsewhere", "its boot", 3)))
     assert end is not None
     assert end.cause == "vanished"
@@ -115,8 +128,11 @@ def test_what_another_machine_says_of_itself_proves_nothing(run: RunFolder, mach
         (-9, 3, "killed", "SIGKILL"),
         (-9, 4, "out_of_memory", "lack of memory"),
         (-15, 4, "killed", "SIGTERM"),
+        (-9, -1, "killed", "SIGKILL"),
+        (-11, 4, "killed", "SIGSEGV"),
         (-99, 3, "killed", "signal 99"),
         (3, 3, "vanished", "code 3"),
+        (3, 4, "vanished", "code 3"),
     ],
 )
 def test_a_wait_status_that_somebody_saw(
@@ -125,13 +141,12 @@ def test_a_wait_status_that_somebody_saw(
     cause: str,
     word: str,
     run: RunFolder,
-    machine: dict[str, object],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     crashed(run)
     monkeypatch.setattr(watcher, "oom_kills", lambda: kills)
     note_exit(run, HERE.pid, code)
-    machine["oom_kills"] = 50  # what happened later is nobody's fault
+    monkeypatch.setattr(watcher, "oom_kills", lambda: 50)  # what happened later is nobody's fault
     end = ending(run)
     assert end is not None
     assert end.cause == cause
@@ -162,7 +177,7 @@ def test_native_code_is_named_but_not_for_what_an_earlier_execution_left(run: Ru
 def test_a_killed_worker_is_explained_to_whoever_had_started_it(
     start: Start, until: Until, machine: dict[str, object]
 ) -> None:
-    machine.update(boot=boot_id(), oom_kills=oom_kills())
+    machine["boot"] = boot_id()
     run = start("steady")
     until(lambda: run.holder().pid > 0, "the lock says who holds it")
     os.kill(run.holder().pid, signal.SIGKILL)
@@ -176,7 +191,7 @@ def test_a_killed_worker_is_explained_to_whoever_had_started_it(
 def test_a_crash_in_native_code_is_found_in_the_log(
     project: Project, stages: str, until: Until, machine: dict[str, object]
 ) -> None:
-    machine.update(boot=boot_id(), oom_kills=oom_kills())
+    machine["boot"] = boot_id()
     run = create_run(project, "crash_natively")
     launch(project, run, stages=stages)
     until(lambda: not run.alive, "it is gone")
