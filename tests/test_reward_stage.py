@@ -20,7 +20,7 @@ from rlhf_tui.errors import UserError
 from rlhf_tui.preferences import snapshot as snapshots
 from rlhf_tui.preferences.formats import import_labels, read_prompts
 from rlhf_tui.project import Project, create_project, open_project
-from rlhf_tui.runs.events import Done, Metric, Stage
+from rlhf_tui.runs.events import Alert, Done, Metric, Stage
 from rlhf_tui.runs.folder import RunFolder, create_run, list_runs
 from rlhf_tui.runs.journal import JournalReader
 from rlhf_tui.runs.worker import execute
@@ -127,6 +127,36 @@ def test_killed_again_and_again_it_comes_to_the_same_numbers(fresh: Path, finish
     for file in ("adapter_model.safetensors", "head.safetensors"):
         paths = [open_project(one).adapter("reward") / file for one in (folder, finished.root)]
         assert paths[0].read_bytes() == paths[1].read_bytes()
+
+
+def test_a_model_that_was_damaged_since_is_trained_again(fresh: Path, finished: Project) -> None:
+    """A bit of one model's scores, another model's record: both are said, and come out as they were."""
+    folder = fresh.with_name("spoilt")
+    shutil.copytree(finished.root, folder)
+    project = open_project(folder)
+    run = run_of(project)
+    wanted, fits = comparable(project), run.path / "fits"
+    scores = fits / "member-1" / "scores.safetensors"
+    data = bytearray(scores.read_bytes())
+    data[-1] ^= 1
+    scores.write_bytes(bytes(data))
+    record = json.loads((fits / "fold-0" / "fit.json").read_text())
+    record["facts"]["steps"] += 1
+    (fits / "fold-0" / "fit.json").write_text(json.dumps(record))
+    lines = run.events_path.read_bytes().splitlines(keepends=True)
+    run.events_path.write_bytes(b"".join(lines[:-1]))  # as if it had been killed just before its end
+    before = len(lines)
+    assert execute(project, run).status == "finished"
+    told = [one for one in events(run)[before - 1 :] if isinstance(one, Alert)]
+    assert [(one.code, Path(one.message.split()[0]).name) for one in told] == [
+        ("fit-damaged", "member-1"),
+        ("fit-damaged", "fold-0"),
+    ]
+    assert [one.why for one in told] == [f"Not as it was written: {name}." for name in (scores.name, "fit.json")]
+    assert comparable(project) == wanted
+    for name in ("member-1", "member-2", "fold-0", "fold-1"):
+        for file in ("fit.json", "scores.safetensors", "adapter/head.safetensors"):
+            assert (fits / name / file).read_bytes() == (run_of(finished).path / "fits" / name / file).read_bytes()
 
 
 # -- the labels of a run --------------------------------------------------------------------------
