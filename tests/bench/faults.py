@@ -35,6 +35,7 @@ import faults_projects as projects
 import psutil
 from faults_projects import KINDS, Soaked
 
+from rlhf_tui.errors import UsageError
 from rlhf_tui.runs.control import request
 from rlhf_tui.runs.launcher import launch
 from rlhf_tui.runs.worker import main as worker_main
@@ -155,20 +156,10 @@ def paused(soaked: Soaked, whole: projects.Whole, chance: random.Random, most: i
     trouble: Trouble = []
     launch(soaked.project, soaked.run)
     for _ in range(most):
-        worker = psutil.Process(soaked.pid())
-        moment = moment_of(soaked, whole.size, whole.seconds + 10, chance)
-        while not moment() and soaked.run.alive:
-            time.sleep(0.001)
-        if not soaked.run.alive:
+        try:
+            held, left = one_pause(soaked, moment_of(soaked, whole.size, whole.seconds + 10, chance))
+        except Over:
             break
-        held = worker.memory_info().rss
-        request(soaked.run, "pause")
-        while soaked.run.alive and soaked.run.status() != "paused":
-            held = max(held, worker.memory_info().rss)
-            time.sleep(0.005)
-        if not soaked.run.alive:
-            break
-        left = worker.memory_info().rss
         freed = (held - left) / max(1, held - bare)
         told["hits"] += 1
         told[f"gave back {100 * freed:.0f} % of {held >> 20} MiB"] += 1
@@ -176,9 +167,42 @@ def paused(soaked: Soaked, whole: projects.Whole, chance: random.Random, most: i
             trouble.append(f"only {freed:.1%} given back")
         soaked.judge(chance)
         request(soaked.run, "resume")
-    while soaked.run.alive:
-        time.sleep(0.01)
+    wait_while(lambda: soaked.run.alive)
     return trouble
+
+
+class Over(Exception):
+    """The run ended before it could be paused: it may at any moment."""
+
+
+def one_pause(soaked: Soaked, moment: Callable[[], bool]) -> tuple[int, int]:
+    """Pause the run at that moment; the most memory its worker held, and what it holds now. Raises Over."""
+    run = soaked.run
+    try:
+        worker = psutil.Process(soaked.pid())
+        wait_while(lambda: run.alive and not moment())
+        held = [worker.memory_info().rss]
+        request(run, "pause")
+
+        def works_on() -> bool:
+            if not run.alive:
+                raise Over
+            held.append(worker.memory_info().rss)
+            return run.status() != "paused"
+
+        wait_while(works_on)
+        return max(held[:-1]), worker.memory_info().rss
+    except (UsageError, psutil.NoSuchProcess):
+        raise Over from None
+
+
+def wait_while(so: Callable[[], bool]) -> None:
+    """Return when it is no longer so; give up on a worker that has hung."""
+    deadline = time.monotonic() + PATIENCE
+    while so():
+        if time.monotonic() > deadline:
+            raise SystemExit("a worker has hung; its log has the stack")
+        time.sleep(0.002)
 
 
 # -- the soak -------------------------------------------------------------------------------------
