@@ -19,9 +19,8 @@ from pathlib import Path
 from rlhf_tui.errors import UsageError, UserError
 from rlhf_tui.project import Project
 from rlhf_tui.runs.control import Control, stop_signal
-from rlhf_tui.runs.events import Event
+from rlhf_tui.runs.events import Event, EventSink
 from rlhf_tui.runs.folder import MODEL_LOCK, RunFolder, find, held_locks, inherited_locks
-from rlhf_tui.runs.journal import JournalWriter
 
 OPTION = "--paused"
 _SIGNALS = {signal.SIGTERM, signal.SIGINT}
@@ -89,16 +88,18 @@ def inherit(project: Project, handed_on: Sequence[str]) -> list[RunFolder]:
     return runs
 
 
-def wait(runs: Sequence[RunFolder]) -> None:
-    """Wait until these runs, the whole before its part, may go on. Raises StopRequested when they shall stop."""
+def wait(runs: Sequence[RunFolder], emit: EventSink) -> None:
+    """Wait until these runs, the whole before its part, may go on; `emit` is the journal of the last one.
+
+    Raises StopRequested when they shall stop, UserError when their folder is gone.
+    """
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
-    with JournalWriter(runs[-1].events_path) as journal:
 
-        def say(event: Event) -> None:
-            with suppress(UserError):  # on a full disk the pause itself still holds
-                journal(event)
+    def say(event: Event) -> None:
+        with suppress(UserError):  # on a full disk the pause itself still holds
+            emit(event)
 
-        Control([run.control_dir for run in reversed(runs)], emit=say).boundary(lambda: None)
+    Control([run.control_dir for run in reversed(runs)], emit=say).boundary(lambda: None)
 
 
 def woken(run: RunFolder) -> bool:

@@ -19,7 +19,7 @@ import platform
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -100,8 +100,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         paused = pausing.inherit(project, given.paused)
         with run.lock():
             _redirect(run.log_path)
-            if paused and not _wait_paused(paused):
-                return 0
+            if paused and (ended := _wait_paused(paused)) is not None:
+                return _exit_code(ended)
             print(log_header(os.getpid()), flush=True)
             # Never released: the next run may load its model when the memory of this process is free.
             done = _execute_locked(project, run, Turn(project, run), (), given.stages)
@@ -114,6 +114,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return error.exit_code
     except KeyboardInterrupt:
         return 0
+    return _exit_code(done)
+
+
+def _exit_code(done: Done) -> int:
     return 1 if done.status == "failed" else 0
 
 
@@ -194,22 +198,28 @@ def _tell_of_new_adapters(project: Project, run: RunFolder, emit: EventSink) -> 
             )
 
 
-def _wait_paused(runs: Sequence[RunFolder]) -> bool:
-    """Wait until these runs, the whole before its part, may go on; False when they were stopped instead."""
-    try:
-        pausing.wait(runs)
-    except (StopRequested, KeyboardInterrupt):
-        done = Done("stopped", "Stopped while it was paused.", cause="signal" if stop_signal.count else "")
-        for run in reversed(runs):
-            with JournalWriter(run.events_path) as journal, _room_for_done(run) as release_room:
+def _wait_paused(runs: Sequence[RunFolder]) -> Done | None:
+    """Wait until these runs, the whole before its part, may go on; returns how they ended instead, if they did."""
+    with ExitStack() as stack:
+        # Open from the start: a journal that is moved meanwhile can still be written.
+        journals = [stack.enter_context(JournalWriter(run.events_path)) for run in runs]
+        try:
+            pausing.wait(runs, journals[-1])
+            return None
+        except (StopRequested, KeyboardInterrupt):
+            cause = "signal" if stop_signal.count else ""
+            dones = [Done("stopped", "Stopped while it was paused.", cause=cause)] * len(runs)
+        except UserError as error:
+            dones = [_failure(run, error) for run in runs]
+        for run, journal, done in reversed(list(zip(runs, journals, dones, strict=True))):
+            with _room_for_done(run) as release_room:
                 try:
                     _write_done(journal, run, done, release_room)
                 except KeyboardInterrupt:  # as in `_execute_locked`
                     _write_done(journal, run, done, release_room)
                 clear(run)
             pausing.let_go(run)
-        return False
-    return True
+    return dones[0]
 
 
 def _stage(module: str, kind: str) -> Stage:

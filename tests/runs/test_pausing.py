@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import threading
@@ -12,7 +13,7 @@ import pytest
 
 from rlhf_tui.errors import UsageError
 from rlhf_tui.project import Project
-from rlhf_tui.runs import pausing
+from rlhf_tui.runs import pausing, watcher
 from rlhf_tui.runs.control import Control, StopSignal, request
 from rlhf_tui.runs.events import Alert, Done, Event, Launch, Metric, Stage, Stamped
 from rlhf_tui.runs.folder import RunBusy, RunFolder, create_run, list_runs
@@ -188,6 +189,30 @@ def test_the_whole_and_its_part_pause_together(
     until(lambda: not whole.alive, "the run has ended")
     assert [run.status() for run in (whole, part)] == ["finished", "finished"]
     assert [event for _, event in events(part) if isinstance(event, Metric)] == expected()
+
+
+@pytest.mark.parametrize("kind", ["heavy", "whole"])
+def test_moved_while_paused_it_ends_with_a_reason(
+    kind: str, project: Project, launched: Launched, until: Until, events: Events
+) -> None:
+    first = launched(kind, steps=2)
+    until(lambda: any(2 in steps_of(run) for run in list_runs(project)), "the run is at work")
+    paused(first, until)
+    names = [run.name for run in list_runs(project)]
+    moved = project.root.with_name("moved")
+    project.root.rename(moved)
+    try:
+        for run in (RunFolder(moved / "runs" / name) for name in names):
+            until(lambda run=run: not run.alive, "the worker has ended")
+            done = events(run)[-1].event
+            assert isinstance(done, Done)
+            assert (done.status, run.status()) == ("failed", "failed")
+            assert done.message.endswith("is no longer there.")
+        noted = moved / "runs" / first.name / watcher.EXIT
+        until(noted.exists, "its watcher has noted the end")
+        assert json.loads(noted.read_text())["code"] == 1
+    finally:
+        moved.rename(project.root)
 
 
 def test_stopping_a_paused_whole_stops_its_part(project: Project, launched: Launched, until: Until) -> None:
