@@ -21,7 +21,8 @@ from rlhf_tui.model.roles import Roles
 from rlhf_tui.preferences.formats import read_prompts
 from rlhf_tui.preferences.records import Message, NewPrompt
 from rlhf_tui.project import Project, create_project, open_project
-from rlhf_tui.runs.events import Done, Event, Sample
+from rlhf_tui.runs.control import request
+from rlhf_tui.runs.events import Done, Event, Sample, Stage
 from rlhf_tui.runs.folder import RunFolder, create_run
 from rlhf_tui.runs.journal import JournalReader, JournalWriter
 from rlhf_tui.runs.worker import execute
@@ -274,6 +275,26 @@ def test_an_export_that_was_in_place_is_found_there(form: str, copy: Callable[[s
     forget_the_end(run)
     assert execute(project, run).result == done.result
     assert {path.name: path.read_bytes() for path in Path(done.result["path"]).iterdir()} == before
+
+
+@pytest.mark.parametrize(("form", "stage"), [("adapter", "loading the model"), ("merged", "merging")])
+def test_an_export_stops_when_asked_and_goes_on_later(
+    form: str, stage: str, copy: Callable[[str], Project], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project = copy("asked")
+    run = create_run(project, "export", options={"format": form})
+    real = JournalWriter.__call__
+
+    def write(journal: JournalWriter, event: Event) -> None:
+        real(journal, event)
+        if event == Stage(stage):
+            request(run, "stop")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(JournalWriter, "__call__", write)
+        assert execute(project, run).status == "stopped"
+    assert list(project.exports.glob("*")) == []
+    assert execute(project, run).status == "finished"
 
 
 def test_an_export_cut_off_anywhere_leaves_nothing_half(

@@ -20,9 +20,10 @@ from rlhf_tui.errors import UserError
 from rlhf_tui.preferences import snapshot as snapshots
 from rlhf_tui.preferences.formats import import_labels, read_prompts
 from rlhf_tui.project import Project, create_project, open_project
-from rlhf_tui.runs.events import Alert, Done, Metric, Stage
+from rlhf_tui.runs.control import request
+from rlhf_tui.runs.events import Alert, Done, Metric, Progress, Stage
 from rlhf_tui.runs.folder import RunFolder, create_run, list_runs
-from rlhf_tui.runs.journal import JournalReader
+from rlhf_tui.runs.journal import JournalReader, JournalWriter
 from rlhf_tui.runs.worker import execute
 
 SETTINGS = (
@@ -157,6 +158,33 @@ def test_a_model_that_was_damaged_since_is_trained_again(fresh: Path, finished: 
     for name in ("member-1", "member-2", "fold-0", "fold-1"):
         for file in ("fit.json", "scores.safetensors", "adapter/head.safetensors"):
             assert (fits / name / file).read_bytes() == (run_of(finished).path / "fits" / name / file).read_bytes()
+
+
+@pytest.mark.parametrize("reading", [1, 2])
+def test_it_stops_while_it_reads_the_candidates(reading: int, fresh: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The base reads them first, then the layers that all models share: it stops between two passes, not after all."""
+    folder = fresh.with_name(f"asked-{reading}")
+    shutil.copytree(fresh, folder)
+    project = open_project(folder)
+    run = create_run(project, "reward", overrides=["reward.micro_batch_tokens=512", "reward.layer=1000"])
+    real, said = JournalWriter.__call__, list[Any]()
+
+    def write(journal: JournalWriter, event: Any) -> None:
+        real(journal, event)
+        said.append(event)
+        if isinstance(event, Progress) and stages(said).count("reading the candidates") == reading:
+            request(run, "stop")
+
+    monkeypatch.setattr(JournalWriter, "__call__", write)
+    assert execute(project, run).status == "stopped"
+    assert stages(said).count("reading the candidates") == reading
+    assert stages(said)[-1] == "reading the candidates"
+    last = [one for one in said if isinstance(one, Progress)][-1]
+    assert 0 < last.done < last.total
+
+
+def stages(said: list[Any]) -> list[str]:
+    return [one.name for one in said if isinstance(one, Stage)]
 
 
 # -- the labels of a run --------------------------------------------------------------------------

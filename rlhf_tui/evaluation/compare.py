@@ -13,14 +13,14 @@ import torch
 
 from rlhf_tui.evaluation.intervals import Interval, mean_interval
 from rlhf_tui.evaluation.kept import keep, key_of, recall
+from rlhf_tui.evaluation.scoring import stepwise_scores
 from rlhf_tui.model.generation import Completion, Sampling, sample
 from rlhf_tui.model.roles import Roles
 from rlhf_tui.runs.events import EventSink, Progress, Sample, Stage
 from rlhf_tui.settings import CompareSettings, PpoSettings
 from rlhf_tui.training import objectives
 from rlhf_tui.training.backoff import MicroBatching
-from rlhf_tui.training.batching import Tokens
-from rlhf_tui.training.features import score_tokens
+from rlhf_tui.training.batching import Tokens, micro_batches
 from rlhf_tui.training.ppo import TrainPrompt
 from rlhf_tui.training.rollout import Scoring, bare_experiences, response_logprobs
 
@@ -86,18 +86,18 @@ def compare(
     """Sample base and policy on the same prompts with the same seed and measure both.
 
     Temperature and length limit are those of PPO. Intervals are bootstrapped over prompts. Completions are sampled in
-    parts, with a `boundary` after each, and kept in the folder `kept`: called again, it goes on from there.
+    parts and kept in the folder `kept`: called again, it goes on from there. There is a `boundary` after each part, and
+    after each forward pass of what is measured then.
     """
     each = settings.samples_per_prompt
     wanted = [prompt.ids for prompt in prompts for _ in range(each)]
     sampler = _Sampler(roles, wanted, each, ppo, seed, emit, boundary, kept)
     base = (roles.base.location.published_name, roles.base.quantisation)
-    before = _scored(roles, "before", wanted, sampler.draw("before", roles.reference, base), ppo, scoring, emit)
+    before = _scored(sampler, "before", sampler.draw("before", roles.reference, base), scoring)
     policy = roles.fingerprint("policy")
-    drawn = sampler.draw("after", lambda: roles.acting("policy"), (*base, policy))
-    after = _scored(roles, "after", wanted, drawn, ppo, scoring, emit)
+    after = _scored(sampler, "after", sampler.draw("after", lambda: roles.acting("policy"), (*base, policy)), scoring)
     emit(Stage("measuring the KL"))
-    kl = mean_interval(after.by_prompt(_kl(roles, after, ppo), each), resamples=settings.bootstrap, seed=seed)
+    kl = mean_interval(after.by_prompt(_kl(roles, after, ppo, boundary), each), resamples=settings.bootstrap, seed=seed)
     _show(roles, prompts, before, after, each, emit)
 
     def change(first: Sequence[float], second: Sequence[float]) -> Interval:
@@ -184,33 +184,27 @@ def _seed_of_part(seed: int, start: int) -> int:
     return int.from_bytes(hashlib.sha256(f"{seed}/{start}".encode()).digest()[:6], "big") if start else seed
 
 
-def _scored(
-    roles: Roles,
-    name: str,
-    wanted: Sequence[tuple[int, ...]],
-    completions: Sequence[Completion],
-    ppo: PpoSettings,
-    scoring: Scoring,
-    emit: EventSink,
-) -> _Answers:
-    sequences = [Tokens(ids, one.ids) for ids, one in zip(wanted, completions, strict=True)]
-    emit(Stage(f"scoring {name}"))
-    sizes = MicroBatching(roles.base, ppo.micro_batch_tokens, "off")
-    raw = score_tokens(roles, sequences, sizes)
+def _scored(sampler: _Sampler, side: str, completions: Sequence[Completion], scoring: Scoring) -> _Answers:
+    sequences = [Tokens(ids, one.ids) for ids, one in zip(sampler.wanted, completions, strict=True)]
+    sampler.emit(Stage(f"scoring {side}"))
+    sizes = MicroBatching(sampler.roles.base, sampler.ppo.micro_batch_tokens, "off")
+    raw = stepwise_scores(sampler.roles, sequences, sizes, sampler.boundary)
     scores = ((raw - scoring.mean) / scoring.deviation).tolist()
     return _Answers(sequences, [one.ended for one in completions], scores)
 
 
 @torch.no_grad()
-def _kl(roles: Roles, answers: _Answers, ppo: PpoSettings) -> list[float]:
+def _kl(roles: Roles, answers: _Answers, ppo: PpoSettings, boundary: Callable[[], None]) -> list[float]:
     """Nats by which each completion is likelier under the policy than under the reference."""
     kl = torch.zeros(len(answers.sequences))
-    for one in bare_experiences(roles, answers.sequences, answers.ended, ppo.micro_batch_tokens):
+    for members in micro_batches([len(one) for one in answers.sequences], ppo.micro_batch_tokens):
+        (one,) = bare_experiences(roles, answers.sequences, answers.ended, ppo.micro_batch_tokens, members)
         with roles.acting("policy"):
             logprobs, _ = response_logprobs(roles, one, ppo.temperature)
         with roles.reference():
             reference, _ = response_logprobs(roles, one, ppo.temperature)
         kl[one.members] = objectives.kl_k1(logprobs, reference).sum(-1).cpu()
+        boundary()
     return [float(value) for value in kl]
 
 

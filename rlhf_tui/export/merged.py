@@ -47,10 +47,13 @@ def merged_bytes(roles: Roles, dtype: str) -> int:
     return sum(shape.numel() * width for _, shape in _shapes(roles))
 
 
-def write_merged(roles: Roles, folder: Path, dtype: str, report: Callable[[str], None]) -> None:
+def write_merged(
+    roles: Roles, folder: Path, dtype: str, report: Callable[[str], None], boundary: Callable[[], None]
+) -> None:
     """Write weights, configuration and tokenizer of base + policy into the existing, empty `folder`.
 
-    One tensor at a time is held in fp32. Raises UserError when a weight does not fit the number format.
+    One tensor at a time is held in fp32, with a `boundary` after each, which may raise to stop. Raises UserError when a
+    weight does not fit the number format.
     """
     shards: list[dict[str, str]] = []
     held: dict[str, Tensor] = {}
@@ -62,6 +65,7 @@ def write_merged(roles: Roles, folder: Path, dtype: str, report: Callable[[str],
             held, size = {}, 0
         held[name] = rounded
         size, total = size + rounded.nbytes, total + rounded.nbytes
+        boundary()
     shards.append(_write_shard(folder, len(shards), held))
     _name_shards(folder, shards, total)
     report("writing configuration and tokenizer")
@@ -85,8 +89,11 @@ def merged_tensors(roles: Roles, role: Role) -> Iterator[tuple[str, Tensor]]:
         yield f"{owner.removesuffix('.base_layer')}.weight", weight + _delta(layer, role).cpu()
 
 
-def check_merged(roles: Roles, folder: Path, prompts: Sequence[TrainPrompt]) -> Check:
-    """Load the merged checkpoint as a stranger would, in fp32, and compare it with the tuned model."""
+def check_merged(roles: Roles, folder: Path, prompts: Sequence[TrainPrompt], boundary: Callable[[], None]) -> Check:
+    """Load the merged checkpoint as a stranger would, in fp32, and compare it with the tuned model.
+
+    There is a `boundary` after each prompt, which may raise to stop.
+    """
     device = roles.base.device
     merged = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, device_map={"": device})
     divergences, same = [], []
@@ -97,6 +104,7 @@ def check_merged(roles: Roles, folder: Path, prompts: Sequence[TrainPrompt]) -> 
             other = merged(input_ids=ids).logits[0].float().log_softmax(-1)
             divergences.append((tuned.exp() * (tuned - other)).sum(-1).clamp(min=0))
             same.append((tuned.argmax(-1) == other.argmax(-1)).float())
+            boundary()
     return Check(float(torch.cat(divergences).mean()), float(torch.cat(same).mean()), torch.cat(same).numel())
 
 

@@ -31,17 +31,19 @@ def export_merged(
     record: Mapping[str, Any],
     prompts: Sequence[TrainPrompt],
     report: Callable[[str], None],
+    boundary: Callable[[], None] = lambda: None,
 ) -> dict[str, Any]:
     """Write the merged checkpoint to `target`, check it against the tuned model, and say what was found.
 
+    There is a `boundary` after each tensor and each checked prompt; when it raises, nothing is left.
     Raises UsageError when the disk is too small, UserError when the merged model is not the tuned one.
     """
     require_disk(target.parent, int(1.1 * merged_bytes(roles, dtype)) + 64 * 2**20, "the merged model")
     with beside(target) as folder:
         report("merging")
-        write_merged(roles, folder, dtype, report)
+        write_merged(roles, folder, dtype, report, boundary)
         report("checking the merged model against the tuned one")
-        check = check_merged(roles, folder, prompts)
+        check = check_merged(roles, folder, prompts, boundary)
         if roles.base.device.type == "cpu" and check.kl > KL_LIMIT:
             raise UserError(
                 "The merged model does not answer as the tuned one does.",

@@ -86,6 +86,17 @@ def progress(context: StageContext, before: int, total: int, what: str = "comple
     return lambda finished: context.emit(Progress(before + finished, total, what))
 
 
+def steps(context: StageContext, total: int, what: str) -> Callable[[int], None]:
+    """The same where nothing is half done whenever there is more: what is asked of the run is done then."""
+    tell = progress(context, 0, total, what)
+
+    def step(finished: int) -> None:
+        tell(finished)
+        context.control.boundary(lambda: None)
+
+    return step
+
+
 def seed_from(*parts: object) -> int:
     """A seed that depends on all of these."""
     return int.from_bytes(hashlib.sha256("/".join(map(str, parts)).encode()).digest()[:6], "big")

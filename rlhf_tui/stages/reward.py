@@ -17,9 +17,9 @@ from rlhf_tui.assessment.records import Accuracy, Curve, Ensemble, Normalisation
 from rlhf_tui.assessment.report import MARKDOWN, Evidence, build_report, save_report
 from rlhf_tui.model.base import Base
 from rlhf_tui.model.roles import Roles
-from rlhf_tui.runs.events import Progress, Stage
+from rlhf_tui.runs.events import Stage
 from rlhf_tui.runs.worker import StageContext
-from rlhf_tui.stages.gathering import completion_ids, loaded_base, progress, seed_from
+from rlhf_tui.stages.gathering import completion_ids, loaded_base, seed_from, steps
 from rlhf_tui.stages.reward_fits import Fit, Work, carry_out
 from rlhf_tui.stages.reward_labels import Labels, agreements, gather_labels, scored, take_snapshot
 from rlhf_tui.stages.reward_reading import (
@@ -74,8 +74,8 @@ def reward(context: StageContext) -> dict[str, Any]:
     report = build_report(evidence)
     save_report(report, context.run.path)
     facts = _facts(context, base, labels, evidence, report)
+    _score_waiting(context, roles)  # first, since it can be stopped: an adapter in place is of a run that is over
     roles.save("reward", context.project.adapter("reward"), facts)
-    _score_waiting(context, roles)
     context.emit(measure("reward", base.device))
     return facts | {
         "pairs_too_long": labels.too_long,
@@ -96,19 +96,14 @@ def _reading(context: StageContext, base: Base, labels: Labels) -> tuple[Choice,
     settings = context.settings.reward
     sequences = candidates_of(one.pair for one in labels.train)
     sizes = MicroBatching(base, settings.micro_batch_tokens, "off")
-    shown = progress(context, 0, len(sequences), "candidates")
+    shown = steps(context, len(sequences), "candidates")
     path = context.run.path / CHOICE
     made = read_choice(path)
     places = [made.reading] if made else readings(settings, base)
     seen = base_features(base, sequences, places, sizes, progress=shown)
     if made is None:
-
-        def step(done: int) -> None:
-            context.emit(Progress(done, len(places), "places to read"))
-            context.control.boundary(lambda: None)
-
         context.emit(Stage("choosing where to read a score"))
-        made = choose_reading(labels, seen, step)
+        made = choose_reading(labels, seen, steps(context, len(places), "places to read"))
         write_choice(path, made)
     return made, seen[made.reading]
 
@@ -121,7 +116,7 @@ def _shared(context: StageContext, roles: Roles, labels: Labels) -> SharedLayers
     how = "the mean over its tokens" if roles.reading.pooling == "mean" else "its last token"
     context.emit(Stage("reading the candidates", f"a score is read {where}, from {how}"))
     shared = SharedLayers(roles)
-    shown = progress(context, 0, len(everything), "candidates")
+    shown = steps(context, len(everything), "candidates")
     shared.keep(everything, context.settings.reward.micro_batch_tokens, progress=shown)
     return shared
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from rlhf_tui.assessment.records import Choice, Normalisation, Preview
+from rlhf_tui.evaluation.scoring import stepwise_scores
 from rlhf_tui.model.generation import Sampling, sample
 from rlhf_tui.model.roles import Roles
 from rlhf_tui.runs.events import Stage
@@ -14,7 +15,6 @@ from rlhf_tui.runs.worker import StageContext
 from rlhf_tui.stages.gathering import progress, prompts_that_fit, seed_from
 from rlhf_tui.training.backoff import MicroBatching
 from rlhf_tui.training.batching import Tokens
-from rlhf_tui.training.features import score_tokens
 from rlhf_tui.training.ppo import TrainPrompt
 from rlhf_tui.training.reward import Trained
 
@@ -52,10 +52,10 @@ def preview(context: StageContext, roles: Roles, units: Normalisation) -> tuple[
 
 
 def reward_scores(context: StageContext, roles: Roles, sequences: Sequence[Tokens]) -> Tensor:
-    """Raw scores of the reward model. → (sequences,)"""
+    """Raw scores of the reward model; what is asked of the run is done between forward passes. → (sequences,)"""
     settings = context.settings.reward
     sizes = MicroBatching(roles.base, settings.micro_batch_tokens, "off")
-    return score_tokens(roles, sequences, sizes)
+    return stepwise_scores(roles, sequences, sizes, lambda: context.control.boundary(lambda: None))
 
 
 def _choices(roles: Roles, drawn: Sequence[Tokens], scores: Sequence[float]) -> tuple[Choice, ...]:

@@ -77,6 +77,7 @@ def export(context: StageContext) -> dict[str, Any]:
     if written is not None:
         return written | {"base": locate(context.settings.model.name).path}
     roles, policy_facts = with_policy(context)
+    context.control.boundary(lambda: None)
     facts = _card_facts(context, roles.base, form, policy_facts)
     record = {
         "tool": "rlhf_tui",
@@ -100,6 +101,7 @@ def export(context: StageContext) -> dict[str, Any]:
         record=record,
         prompts=prompts[:_CHECK_PROMPTS],
         report=lambda text: context.emit(Stage(text)),
+        boundary=lambda: context.control.boundary(lambda: None),
     )
 
 

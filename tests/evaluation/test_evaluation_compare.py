@@ -11,9 +11,10 @@ import pytest
 import torch
 
 from rlhf_tui.evaluation.compare import Comparison, compare
+from rlhf_tui.evaluation.scoring import stepwise_scores
 from rlhf_tui.model.base import load_base
 from rlhf_tui.model.roles import Roles
-from rlhf_tui.runs.events import Event, Progress, Sample
+from rlhf_tui.runs.events import Event, Progress, Sample, Stage
 from rlhf_tui.settings import AdapterSettings, CompareSettings, ModelSettings, PpoSettings
 from rlhf_tui.training.backoff import MicroBatching
 from rlhf_tui.training.batching import Tokens
@@ -117,11 +118,11 @@ def test_scores_are_the_reward_models_normalised(roles_of: Roled, monkeypatch: p
 
     drawn: list[list[Tokens]] = []
 
-    def recording(roles: Roles, sequences: list[Tokens], sizes: MicroBatching) -> torch.Tensor:
+    def recording(roles: Roles, sequences: list[Tokens], *others: Any) -> torch.Tensor:
         drawn.append(list(sequences))
-        return score_tokens(roles, sequences, sizes)
+        return stepwise_scores(roles, sequences, *others)
 
-    monkeypatch.setattr(room, "score_tokens", recording)
+    monkeypatch.setattr(room, "stepwise_scores", recording)
     roles = roles_of(change=0.3)
     found, _ = measure(roles, samples_per_prompt=2)
     ends = set(roles.base.chat.end_ids)
@@ -165,6 +166,29 @@ def test_raising_between_the_sides_stops(roles_of: Roled) -> None:
     with pytest.raises(Enough):
         compare(roles_of(), PROMPTS, CompareSettings(), PPO, SCORING, seed=5, emit=events.append, boundary=boundary)
     assert {event.unit for event in events if isinstance(event, Progress)} == {"completions before"}
+
+
+def test_it_can_be_stopped_between_the_passes_of_every_phase(roles_of: Roled) -> None:
+    events: list[Event] = []
+    heard: list[str] = []
+
+    def boundary() -> None:
+        heard.append(next(event.name for event in reversed(events) if isinstance(event, Stage)))
+
+    settings = CompareSettings(samples_per_prompt=2, bootstrap=200)
+    ppo = PPO.model_copy(update={"micro_batch_tokens": 64})
+    compare(roles_of(), PROMPTS, settings, ppo, SCORING, seed=5, emit=events.append, boundary=boundary)
+    phases = ("scoring before", "scoring after", "measuring the KL")
+    assert min(heard.count(phase) for phase in phases) > 2
+
+
+@pytest.mark.parametrize("layers", [0, 2])
+def test_scores_given_a_pass_at_a_time_are_the_same_bits(layers: int, roles_of: Roled) -> None:
+    roles = roles_of(layers=layers)
+    sequences = [Tokens(prompt.ids, prompt.ids[: 1 + place]) for place, prompt in enumerate(PROMPTS)]
+    sizes = MicroBatching(roles.base, 32, "off")
+    assert torch.equal(stepwise_scores(roles, sequences, sizes, lambda: None), score_tokens(roles, sequences, sizes))
+    assert stepwise_scores(roles, [], sizes, lambda: None).shape == (0,)
 
 
 def test_the_result_is_plain_data(roles_of: Roled) -> None:

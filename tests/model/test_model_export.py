@@ -498,6 +498,32 @@ def test_an_interruption_leaves_nothing(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("heard", [1, 20, 39])
+def test_stopped_between_two_tensors_or_checks_nothing_is_left(
+    tiny_folder: Path, tuned: Callable[..., Roles], tmp_path: Path, heard: int
+) -> None:
+    """There are 38 tensors; the last boundary here comes after the first prompt that is checked."""
+
+    class Stopped(Exception):
+        pass
+
+    there: list[int] = []
+
+    def boundary() -> None:
+        there.append(len(list(tmp_path.iterdir())))
+        if len(there) == heard:
+            raise Stopped
+
+    prompts = [TrainPrompt("one", (1, 5, 6)), TrainPrompt("two", (1, 40))]
+    with pytest.raises(Stopped):
+        export_merged(
+            tuned(tiny_folder), tmp_path / "out", dtype="fp32", facts=FACTS, record={}, prompts=prompts,
+            report=lambda text: None, boundary=boundary,
+        )  # fmt: skip
+    assert there == [1] * heard
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_full_disk_is_foreseen(
     tiny_folder: Path, tuned: Callable[..., Roles], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
