@@ -228,8 +228,12 @@ class RlhfApp(App[None]):
         if run is None:
             self.notify("No run is going on.", timeout=2)
             return
-        paused = any(item.status == "paused" for item in (run, self.overview.live) if item)
-        self._ask("resume" if paused else "pause", "Going on." if paused else "Pausing after this step…")
+        if run.status == "paused":
+            self._ask("resume", "Going on.")
+        elif run.status == "queued":
+            self._ask("pause", "It leaves the queue and waits.")
+        else:
+            self._ask("pause", "Pausing after this step…")
 
     def action_save_now(self) -> None:
         """Save a checkpoint at the next step."""
@@ -242,7 +246,7 @@ class RlhfApp(App[None]):
             self.notify("No run is going on.", timeout=2)
             return
         question = f"Stop {run.name}? It saves first."
-        self.push_screen(ConfirmDialog("Stop the run", question), self._stop_if)
+        self.push_screen(ConfirmDialog("Stop the run", question), lambda yes: self._stop_if(yes, run))
 
     def start_stage(self, stage: str, options: Mapping[str, str]) -> None:
         """Start a run of a stage, unless one is going on or something is missing."""
@@ -351,8 +355,8 @@ class RlhfApp(App[None]):
                 error if isinstance(error, UserError) else UserError("The project cannot be read.", why=str(error))
             )
 
-    def _ask(self, verb: Verb, answer: str) -> None:
-        run = self.overview.steered(self.current_mode)
+    def _ask(self, verb: Verb, answer: str, run: Watched | None = None) -> None:
+        run = run or self.overview.steered(self.current_mode)
         if run is None:
             self.notify("No run is going on.", timeout=2)
             return
@@ -363,9 +367,9 @@ class RlhfApp(App[None]):
         else:
             self.notify(answer, timeout=2)
 
-    def _stop_if(self, yes: bool | None) -> None:
-        if yes:
-            self._ask("stop", "Stopping after this step…")
+    def _stop_if(self, yes: bool | None, run: Watched) -> None:
+        if yes:  # the run that was asked about, whichever is steered by now
+            self._ask("stop", "Stopping after this step…", run)
 
     def _write_setting(self, text: str | None) -> None:
         if not text:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import sqlite3
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 
@@ -28,6 +29,7 @@ STAGE_OF_KIND = {kind: stage for stage, kind in KIND_OF_STAGE.items()}
 ALIVE = ("running", "paused", "queued")
 BROKEN = ("failed", "crashed")
 _MOMENT = 5.0  # seconds
+_CATCHING_UP = 0.2  # seconds of reading at a look: a key waits no longer than that
 
 _NEXT: dict[str | None, str] = {
     "pairs": "Press 2 for the pairs: generate candidates there, and judge them.",
@@ -64,13 +66,20 @@ class Watched:
         self.status = self._status()
         if self.status != before[0]:
             self.end = ending(self.folder)
+        deadline = time.monotonic() + budget
+        while self._fold() and time.monotonic() < deadline:
+            pass
+        return before != (self.status, self.state, self.state.revision)
+
+    def _fold(self) -> bool:
+        """Take in the next piece of the journal, a small one: folding counts, too. False when that was the end."""
         resets = self.reader.resets
-        events = self.reader.read(budget)
+        events = self.reader.read(budget=0)
         if self.reader.resets != resets:
             self.state = RunState()
         for stamped in events:
             self.state.apply(stamped)
-        return before != (self.status, self.state, self.state.revision)
+        return not self.reader.caught_up
 
     def _status(self) -> str:
         """How the run fares; one whose worker has just died counts as alive until it is noted how, for a moment."""
@@ -95,25 +104,32 @@ class Overview:
         self.runs: dict[str, Watched] = {}
         self.demo = Watched(follow, JournalReader(follow.events_path)) if follow else None
         self._names: frozenset[str] = frozenset()
+        self._folders: dict[str, list[RunFolder]] = {}  # by kind, oldest first
         self._seen: dict[str, object] = {}
 
     def poll(self, budget: float = 0.05) -> bool:
-        """Look again; True when anything changed. Reading journals takes at most about `budget` seconds."""
+        """Look again; True when anything changed. Reading journals takes at most about `budget` seconds.
+
+        Or longer, while there is much to catch up with: a run of a day is read in half a minute then.
+        """
         changed = self._look_at_labels()
-        return self.poll_runs(budget) or changed
+        behind = any(not run.reader.caught_up for run in self._watched())
+        return self.poll_runs(max(budget, _CATCHING_UP) if behind else budget) or changed
 
     def poll_runs(self, budget: float = 0.05) -> bool:
         """`poll` without the labels: while somebody is labelling, counting them all would cost after every key."""
         deadline = time.monotonic() + budget
         changed = self._look_for_runs()
         changed |= self._look_at_settings()
-        watched = [*([self.demo] if self.demo else []), *self.runs.values()]
-        for run in sorted(watched, key=lambda item: not item.alive):
+        for run in sorted(self._watched(), key=lambda item: not item.alive):
             changed |= run.read(max(deadline - time.monotonic(), 0.002))
         return changed
 
+    def _watched(self) -> list[Watched]:
+        return [*([self.demo] if self.demo else []), *self.runs.values()]
+
     def run(self, stage: str) -> Watched | None:
-        """The newest run of a stage."""
+        """The newest run of a stage; while that one waits, the one of this stage that is at work."""
         return self.runs.get(KIND_OF_STAGE.get(stage, ""))
 
     @property
@@ -130,11 +146,15 @@ class Overview:
         return self.demo if self.demo and self.demo.alive else None
 
     def steered(self, stage: str) -> Watched | None:
-        """The run that takes pause, save and stop: the stage's own while it waits, or the demo, or what goes on."""
+        """The run that takes pause, save and stop: the stage's own if it is alive, or what goes on.
+
+        A demo is steered as a whole.
+        """
+        demo = self.demo if self.demo and self.demo.alive else None
         own = self.run(stage)
-        if own is not None and own.status == "queued":
+        if own is not None and own.alive and not (demo and _is_part(own.folder, demo.folder)):
             return own
-        return self.demo if self.demo and self.demo.alive else self.live
+        return demo or self.live
 
     def in_the_way(self, stage: str) -> Watched | None:
         """The run that keeps a stage from being started: its own, or whichever has the model if none is to wait."""
@@ -212,26 +232,32 @@ class Overview:
         return run is not None and run.status == "finished"
 
     def _look_for_runs(self) -> bool:
+        changed = self._list_runs()
+        for kind, folders in self._folders.items():
+            shown = _shown(folders)
+            # A demo run found in the folder plays the same part as one the app was told to follow.
+            known = self.demo if kind == "demo" else self.runs.get(kind)
+            if known is not None and known.name == shown.name:
+                continue
+            changed = True
+            watched = Watched(shown, JournalReader(shown.events_path))
+            if kind == "demo":
+                self.demo = watched
+            else:
+                self.runs[kind] = watched
+        return changed
+
+    def _list_runs(self) -> bool:
         try:
             names = frozenset(os.listdir(self.project.runs))
         except OSError:
             names = frozenset()
         if names == self._names:
             return False
-        newest: dict[str, RunFolder] = {run.kind: run for run in list_runs(self.project)}
-        for kind, folder in newest.items():
-            known = self.runs.get(kind)
-            if known is None or known.name != folder.name:
-                self.runs[kind] = Watched(folder, JournalReader(folder.events_path))
-        self._adopt_demo()
-        self._names = names
+        self._names, self._folders = names, {}
+        for run in list_runs(self.project):
+            self._folders.setdefault(run.kind, []).append(run)
         return True
-
-    def _adopt_demo(self) -> None:
-        """A demo run found in the folder plays the same part as one the app was told to follow."""
-        found = self.runs.pop("demo", None)
-        if found and (self.demo is None or self.demo.name != found.name):
-            self.demo = found
 
     def _look_at_settings(self) -> bool:
         if not self._moved("settings", self.project.config):
@@ -260,6 +286,24 @@ class Overview:
         moved = self._seen.get(what) != now
         self._seen[what] = now
         return moved
+
+
+def _shown(folders: Sequence[RunFolder]) -> RunFolder:
+    """Of all runs of a kind the newest, unless an older one is at work and the newest is not."""
+    newest = folders[-1]
+    if newest.status() in ("new", "running"):
+        return newest
+    alive = [
+        (ALIVE.index(status), run.number, run) for run in folders if run.alive and (status := run.status()) in ALIVE
+    ]
+    return min(alive, key=lambda item: item[:2])[2] if alive else newest
+
+
+def _is_part(run: RunFolder, whole: RunFolder) -> bool:
+    try:
+        return run.record.parents.get("demo") == whole.name
+    except UserError:
+        return False
 
 
 def how_it_ended(run: Watched) -> UserError | str:

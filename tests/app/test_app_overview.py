@@ -9,11 +9,12 @@ from typing import Any
 import pytest
 
 from rlhf_tui import settings as settings_module
+from rlhf_tui.app.app import RlhfApp
 from rlhf_tui.app.keys import STAGES
 from rlhf_tui.app.overview import Overview
 from rlhf_tui.project import Project
 from rlhf_tui.runs.events import Done, Event, Metric, Progress, Stage
-from rlhf_tui.runs.folder import RunFolder, create_run
+from rlhf_tui.runs.folder import PAUSED, WAITING, RunFolder, create_run
 from rlhf_tui.runs.journal import JournalWriter
 
 
@@ -119,6 +120,126 @@ def test_a_newer_run_takes_the_place_of_an_older_one(finished: Project, write_ru
     assert view.mark("reward") == "broken"
 
 
+def shown(view: Overview, stage: str) -> tuple[str, str]:
+    view.poll()
+    run = view.run(stage)
+    assert run is not None
+    return run.name, run.status
+
+
+def queued(run: RunFolder, place: int = 1) -> None:
+    (run.control_dir / WAITING).write_text(str(place))
+
+
+def paused(run: RunFolder) -> None:
+    (run.control_dir / WAITING).unlink(missing_ok=True)
+    (run.control_dir / PAUSED).touch()
+
+
+def steered(view: Overview, stage: str) -> str:
+    view.poll()
+    run = view.steered(stage)
+    assert run is not None
+    return run.name
+
+
+def test_a_run_at_work_is_seen_and_steered_though_a_newer_one_of_its_kind_is_queued(
+    finished: Project, alive: Callable[[RunFolder], AbstractContextManager[None]]
+) -> None:
+    view = seen(finished)
+    first, second, third = (create_run(finished, "ppo") for _ in range(3))
+    with alive(second), alive(third):
+        queued(second, 1)
+        queued(third, 2)
+        with alive(first):
+            assert shown(view, "ppo") == (first.name, "running")
+            assert steered(view, "ppo") == first.name
+            paused(first)
+            assert shown(view, "ppo") == (first.name, "paused")
+            assert steered(view, "ppo") == first.name
+            (first.control_dir / PAUSED).unlink()
+            paused(second)  # while it waits
+            assert shown(view, "ppo") == (first.name, "running")
+            (second.control_dir / PAUSED).unlink()
+            queued(second)
+        assert shown(view, "ppo") == (second.name, "queued"), "the next one in the queue"
+        (second.control_dir / WAITING).unlink()
+        assert shown(view, "ppo") == (second.name, "running")
+    assert shown(view, "ppo") == (third.name, "new")
+
+
+def test_a_run_at_work_is_seen_though_a_newer_one_was_taken_out_of_the_queue(
+    finished: Project, write_run: Callable[..., RunFolder], alive: Callable[[RunFolder], AbstractContextManager[None]]
+) -> None:
+    first = create_run(finished, "ppo")
+    with alive(first):
+        write_run(finished, "ppo", [Done("stopped")])
+        assert shown(seen(finished), "ppo") == (first.name, "running")
+
+
+def test_a_run_that_waits_is_steered_itself_also_when_it_is_paused(
+    finished: Project, alive: Callable[[RunFolder], AbstractContextManager[None]]
+) -> None:
+    """Whatever has the model meanwhile: a stage of another kind, or a demo."""
+    working, waiting = create_run(finished, "reward"), create_run(finished, "ppo")
+    demo = create_run(finished, "demo")
+    view = seen(finished)
+    with alive(waiting):
+        queued(waiting)
+        with alive(working):
+            assert steered(view, "ppo") == waiting.name
+            assert steered(view, "reward") == working.name
+            paused(waiting)
+            assert steered(view, "ppo") == waiting.name
+            assert steered(view, "reward") == working.name
+            assert steered(view, "compare") == working.name
+        with alive(demo):
+            assert steered(view, "ppo") == waiting.name
+            assert steered(view, "reward") == demo.name
+
+
+async def test_the_key_for_a_pause_acts_on_the_queued_run_of_the_screen_only(
+    finished: Project, alive: Callable[[RunFolder], AbstractContextManager[None]]
+) -> None:
+    working, waiting = create_run(finished, "reward"), create_run(finished, "ppo")
+    with alive(working), alive(waiting):
+        paused(working)
+        (working.control_dir / "pause").touch()
+        queued(waiting)
+        app = RlhfApp(finished)
+        async with app.run_test() as pilot:
+            await pilot.press("4", "space")
+            await pilot.pause()
+            assert (waiting.control_dir / "pause").exists()
+            assert (working.control_dir / "pause").exists()
+            paused(waiting)
+            app.look()
+            await pilot.press("space")
+            await pilot.pause()
+            assert not (waiting.control_dir / "pause").exists()
+            assert (working.control_dir / "pause").exists()
+
+
+async def test_a_stop_is_meant_for_the_run_that_was_asked_about(
+    finished: Project, alive: Callable[[RunFolder], AbstractContextManager[None]]
+) -> None:
+    working, waiting = create_run(finished, "ppo"), create_run(finished, "ppo")
+    with alive(waiting):
+        queued(waiting)
+        app = RlhfApp(finished)
+        async with app.run_test() as pilot:
+            with alive(working), JournalWriter(working.events_path) as emit:
+                app.look()
+                await pilot.press("4", "full_stop")
+                await pilot.pause()
+                emit(Done("finished"))
+            (waiting.control_dir / WAITING).unlink()
+            app.look()
+            await pilot.press("y")
+            await pilot.pause()
+            assert not (waiting.control_dir / "stop").exists()
+
+
 def test_a_demo_is_followed_and_steered_as_a_whole(
     labelled: Project,
     write_run: Callable[..., RunFolder],
@@ -128,7 +249,7 @@ def test_a_demo_is_followed_and_steered_as_a_whole(
     with alive(demo), JournalWriter(demo.events_path) as emit:
         view = seen(labelled, follow=demo)
         assert view.followed_stage() is None
-        child = create_run(labelled, "reward")
+        child = create_run(labelled, "reward", parents={"demo": demo.name})
         emit(Stage("reward", child.name))
         with alive(child):
             view.poll()
