@@ -12,6 +12,7 @@ from rlhf_tui.errors import UsageError, UserError
 from rlhf_tui.preferences.formats.lines import Row
 
 PREFIX = "hub:"
+_NO_SCRIPTS = 4  # the first version of `datasets` that runs no code of a data set
 _NAME = re.compile(r"hub:(?P<name>[^/:@\s]+/[^/:@\s]+)(:(?P<config>[^/:@\s]+))?([/@](?P<split>\S+))?")
 
 
@@ -52,6 +53,7 @@ def _load(source: str, wanted: HubName) -> Any:
             why="Reading from the hub needs the package datasets.",
             todo="Install it with: pip install 'rlhf-tui[hub]'.",
         ) from None
+    _require_no_scripts(source, datasets)
     try:
         found = datasets.load_dataset(wanted.name, wanted.config, split=wanted.split)
     except Exception as error:  # the library raises whatever its network, cache and file formats raise
@@ -63,6 +65,23 @@ def _load(source: str, wanted: HubName) -> Any:
     if wanted.split is not None:
         return found
     return found[_only_split(source, list(found))]
+
+
+def _require_no_scripts(source: str, datasets: Any) -> None:
+    """Raise UserError for a version of the library that may run code which comes with a data set.
+
+    From version 4 on there is none to run: it refuses a data set that has a script, offers no way around that (a
+    `trust_remote_code` is read and ignored), and opens pickles for nothing but tensors. Looked up in 4.4.0 and 5.2.0,
+    the ends of what the extra 'hub' allows today; an older one may lie around where that extra was never asked for.
+    """
+    version = str(getattr(datasets, "__version__", _NO_SCRIPTS))
+    major = version.partition(".")[0]
+    if major.isdecimal() and int(major) < _NO_SCRIPTS:
+        raise UserError(
+            f"{source} is not read with datasets {version}.",
+            why="Versions before 4 may run code that comes with a data set.",
+            todo="Update it with: pip install 'rlhf-tui[hub]'.",
+        )
 
 
 def _only_split(source: str, splits: list[str]) -> str:
