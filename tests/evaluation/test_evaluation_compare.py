@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import torch
 from rlhf_tui.evaluation.compare import Comparison, compare
 from rlhf_tui.evaluation.scoring import stepwise_scores
 from rlhf_tui.model.base import load_base
+from rlhf_tui.model.heads import Reading
 from rlhf_tui.model.roles import Roles
 from rlhf_tui.runs.events import Event, Progress, Sample, Stage
 from rlhf_tui.settings import AdapterSettings, CompareSettings, ModelSettings, PpoSettings
@@ -32,10 +34,10 @@ Roled = Callable[..., Roles]
 def roles_of(tiny_folder: Path) -> Roled:
     """Policy and reward on the tiny model; `change` is how far every number of the policy has moved."""
 
-    def make(*, layers: int = 0, change: float = 0.0) -> Roles:
+    def make(*, layers: int = 0, change: float = 0.0, reading: Reading | None = None) -> Roles:
         base = load_base(ModelSettings(name=str(tiny_folder), quantisation="none", device="cpu"), lambda text: None)
         base = replace(base, chat=replace(base.chat, end_ids=tuple(range(2, 375, 8))))
-        roles = Roles(base, AdapterSettings(rank=4, alpha=8, layers=layers), seed=3)
+        roles = Roles(base, AdapterSettings(rank=4, alpha=8, layers=layers), seed=3, reading=reading)
         roles.add("policy")
         roles.add("reward")
         generator = torch.Generator().manual_seed(2)
@@ -49,11 +51,13 @@ def roles_of(tiny_folder: Path) -> Roled:
 
 
 def measure(
-    roles: Roles, *, seed: int = 5, scoring: Scoring = SCORING, **changes: Any
+    roles: Roles, *, seed: int = 5, scoring: Scoring = SCORING, kept: Path | None = None, **changes: Any
 ) -> tuple[Comparison, list[Event]]:
     events: list[Event] = []
     settings = CompareSettings(bootstrap=200).model_copy(update=changes)
-    found = compare(roles, PROMPTS, settings, PPO, scoring, seed=seed, emit=events.append, boundary=lambda: None)
+    found = compare(
+        roles, PROMPTS, settings, PPO, scoring, seed=seed, emit=events.append, boundary=lambda: None, kept=kept
+    )
     return found, events
 
 
@@ -135,6 +139,32 @@ def test_scores_are_the_reward_models_normalised(roles_of: Roled, monkeypatch: p
         assert side.score_low <= side.score <= side.score_high
 
 
+@pytest.mark.parametrize("layers", [1, 2])
+def test_the_kl_is_that_of_policy_and_base_wherever_the_score_is_read(
+    layers: int, roles_of: Roled, tmp_path: Path
+) -> None:
+    """A reward adapter that lies lower than the policy's must not take part: checked by the model's own logits."""
+    roles = roles_of(layers=layers, change=0.3, reading=Reading(2, "mean"))
+    found, _ = measure(roles, kept=tmp_path, samples_per_prompt=1)
+    answers = json.loads((tmp_path / "after-000000.json").read_text())["ids"]
+    gaps = []
+    for prompt, response in zip(PROMPTS, answers, strict=True):
+        with roles.acting("policy"):
+            tuned = plain_logprob(roles, prompt.ids, response)
+        with roles.reference():
+            gaps.append(tuned - plain_logprob(roles, prompt.ids, response))
+    assert found.kl > 0.1
+    assert found.kl == pytest.approx(sum(gaps) / len(gaps), abs=1e-4)
+
+
+@torch.no_grad()
+def plain_logprob(roles: Roles, prompt: Sequence[int], response: Sequence[int]) -> float:
+    """Of a whole response, by the model as it now answers, in one pass that shares nothing."""
+    ids = torch.tensor([[*prompt, *response]])
+    logprobs = roles.base.model(input_ids=ids).logits[0, len(prompt) - 1 : -1].float().log_softmax(-1)
+    return float(logprobs[torch.arange(len(response)), torch.tensor(response)].sum())
+
+
 def test_the_difference_is_in_units_of_the_reward_models_deviation(roles_of: Roled) -> None:
     roles = roles_of(change=0.3)
     narrow, _ = measure(roles, scoring=Scoring(0.2, 0.5))
@@ -192,8 +222,6 @@ def test_scores_given_a_pass_at_a_time_are_the_same_bits(layers: int, roles_of: 
 
 
 def test_the_result_is_plain_data(roles_of: Roled) -> None:
-    import json
-
     found = measure(roles_of())[0].as_dict()
     assert json.loads(json.dumps(found)) == found
     assert set(found["before"]) == {"score", "score_low", "score_high", "length", "eos_rate"}
