@@ -86,6 +86,7 @@ def runs_show(name: Name, project: Folder = HERE, as_json: Json = False) -> None
     from rlhf_tui.runs.folder import find
 
     run = find(open_project(project), name)
+    verbs.note_newer_version(run)
     verbs.say(run_document(run), run_summary(run), as_json)
 
 

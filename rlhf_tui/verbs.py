@@ -115,6 +115,14 @@ def _demo(directory: Path, overrides: Sequence[str]) -> tuple[Project, RunFolder
 # -- runs that are there --------------------------------------------------------------------------
 
 
+def note_newer_version(run: RunFolder) -> None:
+    """Say on standard error when a run is a newer version's: something of it may not be shown."""
+    from rlhf_tui.runs.versions import newer_version
+
+    if why := newer_version(run.record_path, run.events_path):
+        typer.echo(f"Something of {run.name} may be missing here: {why}", err=True)
+
+
 def resume_training(folder: Path, kind: str, name: str, overrides: Sequence[str], detach: bool, as_json: bool) -> None:
     """Like `resume`, for a run of this kind. Raises UsageError for another kind, or with settings."""
     from rlhf_tui.project import open_project
@@ -177,6 +185,7 @@ def follow_and_report(project: Project, run: RunFolder, as_json: bool) -> None:
     from rlhf_tui.console import follow_on_console, silent, terminal_announcer
     from rlhf_tui.reports import report
 
+    note_newer_version(run)
     done = follow_on_console(project, run, announce=silent if as_json else terminal_announcer())
     if done.status == "stopped":
         text = f"{run.name} is stopped; 'rlhf-tui runs resume {run.name}' goes on."

@@ -17,6 +17,7 @@ from typing import Literal, NamedTuple
 from rlhf_tui.errors import UsageError, UserError
 from rlhf_tui.runs.events import Alert, EventSink, Stage
 from rlhf_tui.runs.folder import PAUSED, WAITING, RunFolder, write_whole
+from rlhf_tui.runs.versions import require_understood
 
 Verb = Literal["pause", "resume", "save", "stop"]
 
@@ -33,7 +34,8 @@ def request(run: RunFolder, verb: Verb) -> None:
     """Ask `run` for something. It acts at its next boundary between steps; asking twice is harmless.
 
     `stop` also ends a pause. A run that has not begun yet acts when it does. Raises UsageError when
-    the run has ended (except for `stop`, which then has nothing left to do).
+    the run has ended (except for `stop`, which then has nothing left to do), NewerVersion when a newer
+    version's worker carries it out.
     """
     if run.status() in _ENDED:
         if verb == "stop":
@@ -43,6 +45,7 @@ def request(run: RunFolder, verb: Verb) -> None:
             why=f"Its status is '{run.status()}'.",
             todo="'rlhf-tui runs list' shows which runs are alive.",
         )
+    require_understood(run.record_path, run.events_path)
     try:
         if verb == "resume":
             (run.control_dir / "pause").unlink(missing_ok=True)

@@ -39,6 +39,7 @@ from rlhf_tui.project import Project
 from rlhf_tui.runs.events import Done
 from rlhf_tui.runs.holder import Holder, sign
 from rlhf_tui.runs.journal import last_event
+from rlhf_tui.runs.versions import RECORD, require_understood
 
 #: 'new': no worker was ever started; 'queued': its worker waits for the model, which another run has.
 Status = Literal["new", "queued", "running", "paused", "finished", "stopped", "failed", "crashed"]
@@ -88,7 +89,7 @@ class RunRecord(msgspec.Struct, frozen=True):
     host: dict[str, Any] = {}
     seed: int = 0
     labels: str = ""
-    v: int = 1
+    v: int = RECORD
 
 
 @dataclass(frozen=True)
@@ -136,10 +137,11 @@ class RunFolder:
 
     @cached_property
     def record(self) -> RunRecord:
-        """What the run was made with. Raises UserError when run.json is missing or broken."""
+        """What the run was made with. Raises UserError when run.json is missing, broken or of a newer version."""
         try:
             return msgspec.json.decode(self.record_path.read_bytes(), type=RunRecord)
         except (OSError, msgspec.DecodeError, UnicodeDecodeError) as error:
+            require_understood(self.record_path, self.events_path)  # fields of a newer version may mean other things
             raise UserError(
                 f"{self.record_path} cannot be read.",
                 why=str(error),

@@ -17,7 +17,7 @@ from types import TracebackType
 import msgspec
 
 from rlhf_tui.errors import FULL, DiskError, UserError
-from rlhf_tui.runs.events import VERSION, Checkpoint, Done, Event, Stamped, decode, encode, head
+from rlhf_tui.runs.events import Checkpoint, Done, Event, Head, Stamped, decode, encode, head
 
 CHUNK = 1 << 16
 
@@ -100,14 +100,13 @@ class JournalWriter:
 class JournalReader:
     """Follows a journal that somebody else writes, a time budget at a time.
 
-    `skipped` counts broken lines; `newer` says that a newer version wrote some of them; `resets`
-    counts how often the file was found replaced or cut, and is read again from its start.
+    `skipped` counts broken lines; `resets` counts how often the file was found replaced or cut, and is
+    read again from its start. Whether a newer version wrote it, `versions` says.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.skipped = 0
-        self.newer = False
         self.resets = 0
         self._offset = 0  # where the first unread line starts
         self._size = 0
@@ -158,8 +157,6 @@ class JournalReader:
 
     def _take(self, line: bytes, events: list[Stamped]) -> None:
         try:
-            if head(line).v > VERSION:
-                self.newer = True
             stamped = decode(line)
         except (msgspec.DecodeError, UnicodeDecodeError):
             self.skipped += 1
@@ -183,15 +180,28 @@ class JournalReader:
 def last_event(path: Path) -> Stamped | None:
     """The event in the last whole line; None when there is no such line or it cannot be read."""
     try:
+        return decode(line) if (line := _last_line(path)) else None
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return None
+
+
+def last_head(path: Path) -> Head | None:
+    """Version, time and type of the last whole line; None when there is no such line or it cannot be read."""
+    try:
+        return head(line) if (line := _last_line(path)) else None
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return None
+
+
+def _last_line(path: Path) -> bytes:
+    try:
         fd = os.open(path, os.O_RDONLY)
     except FileNotFoundError:
-        return None
+        return b""
     try:
         stop = _last_newline(fd, os.fstat(fd).st_size)
         start = _last_newline(fd, stop) + 1
-        return decode(os.pread(fd, stop - start, start)) if stop > 0 else None
-    except (msgspec.DecodeError, UnicodeDecodeError):
-        return None
+        return os.pread(fd, stop - start, start) if stop > 0 else b""
     finally:
         os.close(fd)
 

@@ -25,6 +25,7 @@ from rlhf_tui.runs.events import Done, Launch, Stamped
 from rlhf_tui.runs.folder import RunBusy, RunFolder
 from rlhf_tui.runs.journal import JournalReader, JournalWriter
 from rlhf_tui.runs.turn import ModelBusy, model_holder, require_free
+from rlhf_tui.runs.versions import require_understood
 from rlhf_tui.runs.worker import STAGES
 
 _POLL = 0.05
@@ -36,13 +37,14 @@ def launch(project: Project, run: RunFolder, *, stages: str = STAGES, patience: 
     """Start the detached worker of `run`; returns once its Launch event is in the journal.
 
     Its turn to have the model may come later: see `turn`. Raises RunBusy when the run has a worker
-    already, ModelBusy when another run has the model and this one is not to wait, UserError with the
-    end of its log when it dies before Launch or has not come that far after `patience` seconds; then
-    nothing is left running.
+    already, ModelBusy when another run has the model and this one is not to wait, NewerVersion for a
+    run of a newer version, UserError with the end of its log when it dies before Launch or has not come
+    that far after `patience` seconds; then nothing is left running.
     """
     require_writable(project)
     if run.alive:
         raise RunBusy(run.name)
+    require_understood(run.record_path, run.events_path)
     require_free(project, run.record.settings.get("run", {}).get("when_busy", ""), run.name)
     process, pid = _start(project, run, stages)
     reader = JournalReader(run.events_path)

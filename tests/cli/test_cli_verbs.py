@@ -196,6 +196,19 @@ def test_a_living_run_is_asked_not_started(cli, ready: Project, launched, fake_r
     assert launched == []
 
 
+def test_a_run_of_a_newer_version_is_shown_with_a_note_and_otherwise_left_alone(cli, ready: Project, fake_run) -> None:
+    run = fake_run(ready, "ppo", [])
+    run.record_path.write_text(run.record_path.read_text().replace('"v": 1', '"v": 2'))
+    here = ("--project", ready.root)
+    assert "crashed" in cli("runs", "list", *here).out
+    shown = cli("runs", "show", "1", "--json", *here)
+    assert json.loads(shown.out)["run"] == run.name
+    assert "run.json is of version 2" in shown.err
+    refused = cli("runs", "resume", "1", "--detach", *here)
+    assert refused.code == 1
+    assert "belongs to a newer version of rlhf-tui" in refused.err
+
+
 def test_demo_headless_makes_the_project_runs_once_and_reports(cli, tmp_path: Path, starter: None, launched) -> None:
     root = tmp_path / "demo"
     said = cli("demo", root, "--headless", "--set", "ppo.updates=4")

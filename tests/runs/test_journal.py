@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from rlhf_tui.errors import UserError
-from rlhf_tui.runs.events import Checkpoint, Done, Event, Metric, Progress, Stage
-from rlhf_tui.runs.journal import CHUNK, DiskFull, JournalReader, JournalWriter, last_event
+from rlhf_tui.runs.events import Checkpoint, Done, Event, Head, Metric, Progress, Stage
+from rlhf_tui.runs.journal import CHUNK, DiskFull, JournalReader, JournalWriter, last_event, last_head
 
 
 @pytest.fixture
@@ -107,14 +107,13 @@ def test_broken_lines_are_counted_and_unknown_types_are_not(path: Path) -> None:
     reader = JournalReader(path)
     assert [event for _, event in reader.read()] == [Stage("a"), Stage("b")]
     assert reader.skipped == 3
-    assert not reader.newer
 
 
-def test_lines_of_a_newer_version_are_read_and_flagged(path: Path) -> None:
+def test_lines_of_a_newer_version_are_read_and_known_as_that(path: Path) -> None:
+    assert last_head(path) is None
     path.write_bytes(b'{"v":2,"t":1.0,"type":"stage","name":"a","mood":"good"}\n')
-    reader = JournalReader(path)
-    assert [event for _, event in reader.read()] == [Stage("a")]
-    assert reader.newer
+    assert [event for _, event in JournalReader(path).read()] == [Stage("a")]
+    assert last_head(path) == Head(2, 1.0, "stage")
 
 
 @pytest.mark.parametrize(
