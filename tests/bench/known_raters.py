@@ -1,13 +1,19 @@
 """Does a reward model recover a rater whose taste is known? Made-up raters judge real short texts of the starter model.
 
-    python tests/bench/known_raters.py [--rater lexical|linear|shorter|random ...] [--pairs 400] [--heldout 200]
+    python tests/bench/known_raters.py [--rater lexical|linear|shorter|random ...] [--noise bradley-terry|slips]
+                                       [--pairs 400] [--heldout 400]
 
 Each rater compares two sentences that the starter model wrote. What they like is hidden from the reward model:
   lexical   the sentence with more words about the reader or a way out ("you", "your", "can", "help", "try")
-  linear    the larger value of a fixed direction in the base's own feature space (its 1st principal component)
+  linear    the larger value of a fixed direction in the base's own feature space: the first principal component of the
+            mean last hidden state of a sentence as an answer (without a prompt before it, the first token's state is
+            that of an attention sink, and its share of the mean makes the component one of length)
   shorter   the shorter one, whatever it says
   random    a coin
-All but the coin err in one judgement of ten (a slip turns the answer round, whatever the pair): the ceiling is 90 %.
+All but the coin err in one judgement of ten, in one of two ways: `bradley-terry`, the model of the field, prefers the
+better one with probability sigmoid(gap / temperature), so that mistakes happen between sentences that are nearly equal;
+`slips` turns the answer round in one of ten, whatever the pair, which teaches less and asks more. The temperature is
+set so that nine of ten answers follow the taste.
 `right` is how often the model agrees with the noisy labels of held-out prompts, `ceiling` how often the rater's true
 taste does; the model is within 3 points of the ceiling when it has found the taste. Every rater gets a project of
 its own, and the ordinary `train reward` run; what it prints at the end is the run's own verdict.
@@ -17,6 +23,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import random
 import re
 import tempfile
@@ -61,19 +68,22 @@ def shorter(text: str) -> float:
 
 
 def principal_component(texts: Sequence[str], threads: int) -> Taste:
-    """The value of each text along the first principal component of the base's last hidden states."""
+    """The value of each text along the first principal component of the base's mean last hidden states of answers."""
     import torch
 
     from rlhf_tui.model.base import load_base
+    from rlhf_tui.preferences.records import Message
     from rlhf_tui.settings import ModelSettings
 
     torch.set_num_threads(threads)
-    base = load_base(ModelSettings(), lambda text: None)
+    base = load_base(ModelSettings(chat_template="chatml"), lambda text: None)
+    prompt = list(base.chat.prompt_ids([Message("user", "Say something.")]))
     rows = []
     with torch.no_grad():
         for text in texts:
-            ids = torch.tensor([base.chat.completion_ids(text, ended=True)])
-            rows.append(base.model.get_decoder()(input_ids=ids, use_cache=False).last_hidden_state[0].mean(0))
+            ids = torch.tensor([prompt + list(base.chat.completion_ids(text, ended=True))])
+            hidden = base.model.get_decoder()(input_ids=ids, use_cache=False).last_hidden_state[0]
+            rows.append(hidden[len(prompt) :].mean(0))
     features = torch.stack(rows)
     features = (features - features.mean(0)) / features.std(0)
     _, _, directions = torch.linalg.svd(features, full_matrices=False)
@@ -81,20 +91,38 @@ def principal_component(texts: Sequence[str], threads: int) -> Taste:
     return lambda text: values[text]
 
 
-def judged(taste: Taste | None, pairs: int, heldout: int, seed: int) -> tuple[list[dict[str, object]], float]:
+def temperature(taste: Taste) -> float:
+    """At which a Bradley–Terry rater follows this taste in all but SLIPS of the judgements (pairs without ties)."""
+    order, pool = random.Random(0), sentences()
+    gaps = [abs(taste(one) - taste(other)) for one, other in (order.sample(pool, 2) for _ in range(4000))]
+    low, high = 1e-3, 1e3
+    for _ in range(60):
+        middle = math.sqrt(low * high)
+        follows = [1 / (1 + math.exp(-min(gap / middle, 500))) for gap in gaps if gap > 0]
+        low, high = (middle, high) if sum(follows) > (1 - SLIPS) * len(follows) else (low, middle)
+    return math.sqrt(low * high)
+
+
+def judged(
+    taste: Taste | None, pairs: int, heldout: int, seed: int, noise: str
+) -> tuple[list[dict[str, object]], float]:
     """So many training and held-out pairs with the rater's labels, and how often the held-out ones follow the taste."""
     order, pool = random.Random(seed), sentences()
+    heat = temperature(taste) if taste is not None and noise == "bradley-terry" else 0.0
     rows: list[dict[str, object]] = []
     kept = 0
     while len(rows) < pairs + heldout:
         one, other = order.sample(pool, 2)
-        slip = order.random() < SLIPS
+        drawn = order.random()
+        slip = drawn < SLIPS
         if taste is None:
             one, other = order.sample((one, other), 2)
         else:
             gap = taste(one) - taste(other)
             if gap == 0:
                 continue  # nothing to prefer
+            if heat:
+                slip = drawn < 1 / (1 + math.exp(min(abs(gap) / heat, 500)))
             if (gap < 0) != slip:
                 one, other = other, one
         split = "train" if len(rows) < pairs else "heldout"
@@ -112,7 +140,7 @@ def measure(name: str, taste: Taste | None, options: argparse.Namespace) -> None
     from rlhf_tui.runs.folder import create_run
     from rlhf_tui.runs.worker import execute
 
-    rows, ceiling = judged(taste, options.pairs, options.heldout, options.seed)
+    rows, ceiling = judged(taste, options.pairs, options.heldout, options.seed, options.noise)
     with tempfile.TemporaryDirectory() as scratch:
         settings = (*SETTINGS, f"run.threads={options.threads}", *options.set)
         project = create_project(Path(scratch) / "p", overrides=settings)
@@ -135,6 +163,8 @@ def measure(name: str, taste: Taste | None, options: argparse.Namespace) -> None
             json.dumps(
                 {
                     "rater": name,
+                    "noise": options.noise,
+                    "read": [report.training.layer, report.training.pooling],
                     "train": report.labels.train_pairs,
                     "heldout": report.heldout.rate.n,
                     "right": round(share, 4),
@@ -156,7 +186,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rater", nargs="+", default=["lexical", "linear", "shorter", "random"])
     parser.add_argument("--pairs", type=int, default=400)
-    parser.add_argument("--heldout", type=int, default=200)
+    parser.add_argument("--heldout", type=int, default=400)
+    parser.add_argument("--noise", choices=["bradley-terry", "slips"], default="bradley-terry")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
