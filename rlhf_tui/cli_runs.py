@@ -169,6 +169,12 @@ def runs_pause(name: Name, project: Folder = HERE, as_json: Json = False) -> Non
     verbs.ask(project, name, "pause", as_json)
 
 
+@runs.command("save")
+def runs_save(name: Name, project: Folder = HERE, as_json: Json = False) -> None:
+    """Ask a run to save after its current step and go on."""
+    verbs.ask(project, name, "save", as_json)
+
+
 @runs.command("resume")
 def runs_resume(name: Name, project: Folder = HERE, detach: Detach = False, as_json: Json = False) -> None:
     """Let a paused run go on, or take up one that was stopped or has crashed."""

@@ -194,6 +194,9 @@ def follow_and_report(project: Project, run: RunFolder, as_json: bool) -> None:
     say({"run": run.name, "status": done.status} | done.result, report(run.kind, done.result), as_json)
 
 
+_NOTHING_TO_SAVE = {"queued": "queued: it has nothing to save yet.", "paused": "paused: it saved before that."}
+
+
 def ask(folder: Path, name: str, verb: Verb, as_json: bool) -> None:
     """Ask a run for something and say that it was asked. Raises UsageError when it has ended."""
     from rlhf_tui.project import open_project
@@ -205,4 +208,6 @@ def ask(folder: Path, name: str, verb: Verb, as_json: bool) -> None:
     request(run, verb)
     asked = status in ("queued", "running", "paused")
     text = f"asked to {verb}; it does so after its current step." if asked else f"not running: it is {status}."
+    if verb == "save" and status in _NOTHING_TO_SAVE:
+        text = _NOTHING_TO_SAVE[status]
     say({"run": run.name, "status": status, "asked": verb if asked else ""}, f"{run.name} is {text}", as_json)

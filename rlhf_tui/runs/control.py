@@ -153,6 +153,10 @@ class Control:
         if paused:
             self._say("resumed")
 
+    def nothing_to_save(self) -> None:
+        """Drop a request to save, of a run that has not begun its work."""
+        self._forget("save")
+
     def _mark_paused(self, kept: str) -> None:
         # A mark for `RunFolder.status`. On a full disk the pause itself still holds.
         with suppress(OSError):

@@ -110,7 +110,10 @@ class Turn:
         try:
             while self._ahead(place) or not self._try():
                 told = self._tell(place, told, emit)
-                if any(control.poll()):
+                asked = control.poll()
+                if asked.save:
+                    control.nothing_to_save()
+                if asked.pause or asked.stop:
                     self._leave_queue()
                     control.boundary(lambda: None)  # there is nothing to save yet
                     told, place = "", self._queue_up()

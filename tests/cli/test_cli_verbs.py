@@ -34,7 +34,7 @@ def test_the_verbs_are_those_of_the_design() -> None:
         *("prompts import", "prompts list", "generate", "label", "labels import", "labels export", "labels stats"),
         *("labels merge", "labels raters", "labels rater"),
         *("train reward", "train ppo", "runs list", "runs show", "runs watch", "runs pause", "runs resume"),
-        *("runs stop", "runs report", "compare", "export adapter", "export merged", "help"),
+        *("runs save", "runs stop", "runs report", "compare", "export adapter", "export merged", "help"),
     }
 
 
@@ -191,9 +191,16 @@ def test_a_living_run_is_asked_not_started(cli, ready: Project, launched, fake_r
         assert (run.control_dir / "pause").exists()
         assert cli("runs", "resume", "1", "--detach", "--project", ready.root).code == 0
         assert not (run.control_dir / "pause").exists()
+        assert "asked to save; it" in cli("runs", "save", "1", "--project", ready.root).out
+        assert (run.control_dir / "save").exists()
+        (run.control_dir / "waiting").write_text("1")
+        assert "nothing to save yet" in cli("runs", "save", "1", "--project", ready.root).out
         assert "asked to stop" in cli("runs", "stop", "1", "--project", ready.root).out
         assert (run.control_dir / "stop").exists()
     assert launched == []
+    refused = cli("runs", "save", "1", "--project", ready.root)
+    assert refused.code == 2
+    assert "not running: it cannot save" in refused.err
 
 
 def test_a_run_of_a_newer_version_is_shown_with_a_note_and_otherwise_left_alone(cli, ready: Project, fake_run) -> None:

@@ -128,6 +128,20 @@ def test_who_waits_longest_goes_first(project: Project) -> None:
     assert order == [run.name for run in queued]
 
 
+def test_a_save_asked_of_a_waiting_run_does_not_cost_its_place(start: Start, until: Until) -> None:
+    start("steady")
+    early, late = start("quick"), start("quick")
+    for run in (early, late):
+        until(lambda run=run: (run.control_dir / WAITING).exists(), f"{run.name} is queued")
+    before = [(run.control_dir / WAITING).read_text() for run in (early, late)]
+    request(early, "save")
+    until(lambda: not (early.control_dir / "save").exists(), "the request is taken")
+    request(early, "save")
+    until(lambda: not (early.control_dir / "save").exists(), "it is heard again: it waits on")
+    assert [(run.control_dir / WAITING).read_text() for run in (early, late)] == before
+    assert early.status() == "queued"
+
+
 def test_a_run_paused_while_it_waits_lets_the_others_pass(project: Project, until: Until) -> None:
     early, late = create_run(project, "quick"), create_run(project, "quick")
     holder = Turn(project, create_run(project, "steady"))
