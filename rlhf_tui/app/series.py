@@ -32,6 +32,19 @@ class Bucket:
     def mean(self) -> float:
         return self.total / self.count if self.count else math.nan
 
+    def take(self, step: int, value: float) -> None:
+        """Take in the value that follows."""
+        self.last = step
+        if not math.isfinite(value):
+            self.missing += 1
+            return
+        if value < self.low:
+            self.low = value
+        if value > self.high:
+            self.high = value
+        self.total += value
+        self.count += 1
+
     def absorb(self, other: Bucket) -> None:
         """Take in the bucket that follows this one."""
         self.last = other.last
@@ -59,27 +72,19 @@ class Series:
 
         A run that resumes from a checkpoint repeats its steps; the repeated ones replace the old ones.
         """
-        while self.buckets and self.buckets[-1].first >= step:
-            self.buckets.pop()
-        if self.buckets and self.buckets[-1].last >= step:
-            self.buckets[-1].last = step - 1
+        buckets = self.buckets
+        while buckets and buckets[-1].first >= step:
+            buckets.pop()
+        tail = buckets[-1] if buckets else None
+        if tail is not None and tail.last >= step:
+            tail.last = step - 1
         self.latest = value
-        finite = math.isfinite(value)
-        point = Bucket(
-            first=step,
-            last=step,
-            low=value if finite else math.inf,
-            high=value if finite else -math.inf,
-            total=value if finite else 0.0,
-            count=1 if finite else 0,
-            missing=0 if finite else 1,
-        )
-        tail = self.buckets[-1] if self.buckets else None
         if tail is not None and tail.count + tail.missing < self._points_per_bucket:
-            tail.absorb(point)
+            tail.take(step, value)  # nearly every value of a long run: no bucket is made for it
             return
-        self.buckets.append(point)
-        if len(self.buckets) > LIMIT:
+        buckets.append(Bucket(step, step, math.inf, -math.inf, 0.0, 0, 0))
+        buckets[-1].take(step, value)
+        if len(buckets) > LIMIT:
             self._halve()
 
     def recent_mean(self, points: int = 20) -> float:

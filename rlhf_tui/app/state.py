@@ -134,7 +134,7 @@ class RunState:
 
     def line(self, name: str) -> Series:
         """The series of a metric; an empty one when nothing was reported under that name."""
-        return self.series.get(name) or _EMPTY
+        return self.series.get(name, _EMPTY)
 
     def _launched(self, at: float, launch: Launch) -> None:
         if self.launch is None:
@@ -147,9 +147,12 @@ class RunState:
 
     def _measured(self, metric: Metric) -> None:
         self.step = metric.step
-        self.latest = {**self.latest, **metric.values}
+        self.latest.update(metric.values)
         for name, value in metric.values.items():
-            self.series.setdefault(name, Series()).add(metric.step, value)
+            series = self.series.get(name)
+            if series is None:
+                series = self.series[name] = Series()
+            series.add(metric.step, value)
 
     def _sampled(self, sample: Sample) -> None:
         if sample.source not in ("before", "after"):
