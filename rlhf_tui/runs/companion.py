@@ -1,9 +1,9 @@
 """The companion of a run: follows it as any reader does, and tells the user's command and web address.
 
-    python -m rlhf_tui.runs.companion PROJECT RUN PID SINCE
+    python -m rlhf_tui.runs.companion PROJECT RUN PID START
 
-It goes along with one execution, that of the worker PID which launches the run after the unix time SINCE, and
-ends when that has.
+It goes along with one execution, that of the worker PID whose Launch comes after the first START bytes of the
+journal, and ends when that has.
 """
 
 from __future__ import annotations
@@ -32,12 +32,11 @@ class _NextExecution(Exception):
 class Companion:
     """Hears the events of a run and tells those of one execution."""
 
-    def __init__(self, project: Project, run: RunFolder, settings: NotifySettings, pid: int, since: float) -> None:
+    def __init__(self, project: Project, run: RunFolder, settings: NotifySettings, pid: int) -> None:
         self._project = project
         self._run = run
         self._settings = settings
         self._pid = pid
-        self._since = since
         self.launched = False
         self.done: Done | None = None
 
@@ -47,8 +46,7 @@ class Companion:
             case Launch(pid=pid) if self.launched:
                 if pid != self._pid:  # the same process launches again when a pause is over
                     raise _NextExecution
-            # Process ids come back: an earlier worker of this run may have had the same.
-            case Launch(pid=pid) if pid == self._pid and stamped.t >= self._since:
+            case Launch(pid=pid) if pid == self._pid:
                 self.launched = True
             case Alert() as alert if self.launched:
                 self.tell(alerted(self._project, self._run, alert))
@@ -63,14 +61,15 @@ class Companion:
             deliver(news, self._settings, self._project.root, _complain)
 
 
-def accompany_to_the_end(project: Project, run: RunFolder, pid: int, since: float) -> None:
+def accompany_to_the_end(project: Project, run: RunFolder, pid: int, start: int) -> None:
     """Tell of the execution of worker `pid` until it is over, and then how it ended.
 
+    It begins at the byte `start` of the journal: an earlier worker of this run may have had the same process id.
     Raises UserError or OSError when the run cannot be read.
     """
-    companion = Companion(project, run, settings_of(run), pid, since)
+    companion = Companion(project, run, settings_of(run), pid)
     with suppress(_NextExecution):
-        follow(run, companion.hear, poll=_POLL)
+        follow(run, companion.hear, poll=_POLL, start=start)
     # Of a worker that never began, whoever started it has heard; a folder that is gone says nothing.
     if companion.launched and not is_part(run) and run.record_path.exists():
         companion.tell(ended(project, run, companion.done))
@@ -82,11 +81,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("project", type=Path, help="the project's folder")
     parser.add_argument("run", help="the run's name")
     parser.add_argument("pid", type=int, help="of its worker")
-    parser.add_argument("since", type=float, help="unix time before the worker's launch")
+    parser.add_argument("start", type=int, help="bytes that were in the journal before the worker's launch")
     given = parser.parse_args(arguments)
     try:
         project = open_project(given.project)
-        accompany_to_the_end(project, find(project, given.run), given.pid, given.since)
+        accompany_to_the_end(project, find(project, given.run), given.pid, given.start)
     except (UserError, OSError) as error:
         _complain(str(error))
         return 1

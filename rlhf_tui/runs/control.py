@@ -184,3 +184,18 @@ def clear(run: RunFolder) -> None:
     """Drop all requests to `run` and its marks: they belonged to an execution that is over."""
     for name in (*_FILES, PAUSED, WAITING):
         (run.control_dir / name).unlink(missing_ok=True)
+
+
+def clear_stale(run: RunFolder) -> None:
+    """The same for a run that begins again: what was asked since this process signed its lock is kept.
+
+    Requests of the future are dropped, too: they were made before a clock was set back.
+    """
+    signed, now = run.lock_path.stat().st_mtime_ns, time.time_ns()
+    for name in _FILES:
+        asked = run.control_dir / name
+        with suppress(FileNotFoundError):
+            if not signed <= asked.stat().st_mtime_ns <= now:
+                asked.unlink()
+    for mark in (PAUSED, WAITING):
+        (run.control_dir / mark).unlink(missing_ok=True)

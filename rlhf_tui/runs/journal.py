@@ -98,17 +98,17 @@ class JournalWriter:
 
 
 class JournalReader:
-    """Follows a journal that somebody else writes, a time budget at a time.
+    """Follows a journal that somebody else writes, a time budget at a time, from its byte `start` on.
 
     `skipped` counts broken lines; `resets` counts how often the file was found replaced or cut, and is
     read again from its start. Whether a newer version wrote it, `versions` says.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, start: int = 0) -> None:
         self.path = path
         self.skipped = 0
         self.resets = 0
-        self._offset = 0  # where the first unread line starts
+        self._offset = start  # where the first unread line starts
         self._size = 0
         self._identity: tuple[int, int] | None = None
         self._caught_up = False
@@ -170,7 +170,7 @@ class JournalReader:
         identity = (facts.st_dev, facts.st_ino)
         # What was read ended with a newline; if there is none at that place, the file was rewritten.
         continues = self._offset == 0 or os.pread(fd, 1, self._offset - 1) == b"\n"
-        if self._identity is not None and (identity != self._identity or not continues):
+        if not continues or (self._identity is not None and identity != self._identity):
             self._offset = 0
             self.resets += 1
         self._identity = identity
@@ -191,6 +191,18 @@ def last_head(path: Path) -> Head | None:
         return head(line) if (line := _last_line(path)) else None
     except (msgspec.DecodeError, UnicodeDecodeError):
         return None
+
+
+def whole_size(path: Path) -> int:
+    """Where the next line will start: the size of the file without a torn last line, 0 for a missing one."""
+    try:
+        fd = os.open(path, os.O_RDONLY)
+    except FileNotFoundError:
+        return 0
+    try:
+        return _last_newline(fd, os.fstat(fd).st_size) + 1
+    finally:
+        os.close(fd)
 
 
 def _last_line(path: Path) -> bytes:

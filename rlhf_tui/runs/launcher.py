@@ -23,7 +23,7 @@ from rlhf_tui.runs import watcher
 from rlhf_tui.runs.ending import exit_pending
 from rlhf_tui.runs.events import Done, Launch, Stamped
 from rlhf_tui.runs.folder import RunBusy, RunFolder
-from rlhf_tui.runs.journal import JournalReader, JournalWriter
+from rlhf_tui.runs.journal import JournalReader, JournalWriter, whole_size
 from rlhf_tui.runs.turn import ModelBusy, model_holder, require_free
 from rlhf_tui.runs.versions import require_understood
 from rlhf_tui.runs.worker import STAGES
@@ -46,8 +46,9 @@ def launch(project: Project, run: RunFolder, *, stages: str = STAGES, patience: 
         raise RunBusy(run.name)
     require_understood(run.record_path, run.events_path)
     require_free(project, run.record.settings.get("run", {}).get("when_busy", ""), run.name)
+    # Process ids come back: an earlier worker of this run, whose Launch is in the journal, may have had the same.
+    reader = JournalReader(run.events_path, whole_size(run.events_path))
     process, pid = _start(project, run, stages)
-    reader = JournalReader(run.events_path)
     deadline = time.monotonic() + patience
     while True:
         # Asked before reading: a worker that has ended has written all it will ever write.
@@ -74,13 +75,14 @@ def await_exit(run: RunFolder, patience: float = 5.0) -> None:
         time.sleep(_MOMENT)
 
 
-def follow(run: RunFolder, on_event: Callable[[Stamped], None], *, poll: float = 0.2) -> Done | None:
+def follow(run: RunFolder, on_event: Callable[[Stamped], None], *, poll: float = 0.2, start: int = 0) -> Done | None:
     """Hand every event of `run` to `on_event`, past ones first, until its worker has let go of it.
 
-    Returns how it ended, or None when it crashed (or never began). What `on_event` raises goes on to
-    the caller; the run is not touched by it.
+    `start` is the byte of the journal at which to begin: where a line starts. Returns how it ended, or
+    None when it crashed (or never began). What `on_event` raises goes on to the caller; the run is not
+    touched by it.
     """
-    reader = JournalReader(run.events_path)
+    reader = JournalReader(run.events_path, start)
     while True:
         alive = run.alive  # asked before reading, as in `launch`
         for stamped in reader.read():
@@ -141,7 +143,7 @@ def _environment() -> dict[str, str]:
 
 def _launched(reader: JournalReader, pid: int) -> bool:
     while True:
-        # An earlier execution of the same run left a Launch, too; the pid tells them apart.
+        # A worker that somebody else started at the same moment writes one, too; the pid tells them apart.
         if any(isinstance(event, Launch) and event.pid == pid for _, event in reader.read()):
             return True
         if reader.caught_up:

@@ -15,7 +15,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -32,6 +31,7 @@ from rlhf_tui.project import Project
 from rlhf_tui.runs.ending import ending
 from rlhf_tui.runs.events import Alert, Done
 from rlhf_tui.runs.folder import RunFolder
+from rlhf_tui.runs.journal import whole_size
 from rlhf_tui.settings import NotifySettings, from_tree
 from rlhf_tui.settings.notify import checked_address
 
@@ -130,7 +130,7 @@ def accompany(project: Project, run: RunFolder) -> None:
         settings = settings_of(run)
         if settings.on == "off" or not (settings.command or settings.webhook):
             return
-        arguments = [str(project.root), run.name, str(os.getpid()), f"{time.time():.6f}"]
+        arguments = [str(project.root), run.name, str(os.getpid()), str(whole_size(run.events_path))]
         subprocess.Popen(
             [sys.executable, "-P", "-m", "rlhf_tui.runs.companion", *arguments],
             stdin=subprocess.DEVNULL,

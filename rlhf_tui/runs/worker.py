@@ -28,7 +28,7 @@ from rlhf_tui import __version__
 from rlhf_tui.errors import UserError, chain, is_card_lost, is_disk_full, is_out_of_memory
 from rlhf_tui.project import Project, open_project
 from rlhf_tui.runs import pausing
-from rlhf_tui.runs.control import Control, StopRequested, clear, stop_signal
+from rlhf_tui.runs.control import Control, StopRequested, clear, clear_stale, stop_signal
 from rlhf_tui.runs.ending import log_header
 from rlhf_tui.runs.events import Alert, Done, EventSink, Launch
 from rlhf_tui.runs.folder import RunBusy, RunFolder, find, makers
@@ -132,7 +132,7 @@ def _execute_locked(
             accompany(project, run)
             (run.path / EXIT).unlink(missing_ok=True)  # an earlier worker may have had the same process id
             if not journal.empty:
-                clear(run)  # left by an execution that crashed
+                clear_stale(run)  # left by an execution that crashed
         give_back = pausing.replacement.give_back
         control = Control((run.control_dir, *control_folders), emit=journal, give_back=give_back)
         interrupted = False

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
+import time
 from collections.abc import Callable
 
 import pytest
 
 from rlhf_tui.errors import UsageError
 from rlhf_tui.project import Project
-from rlhf_tui.runs.control import Control, Requests, StopRequested, StopSignal, Verb, clear, request
+from rlhf_tui.runs.control import Control, Requests, StopRequested, StopSignal, Verb, clear, clear_stale, request
 from rlhf_tui.runs.events import Done, Event, Launch, Stage
 from rlhf_tui.runs.folder import RunFolder, create_run
 from rlhf_tui.runs.journal import JournalWriter
@@ -64,6 +66,18 @@ def test_stop_saves_then_raises_at_every_boundary(run: RunFolder) -> None:
     clear(run)
     control.boundary(save)
     assert control.poll() == NOTHING
+
+
+def test_what_is_asked_of_a_new_execution_is_kept_when_the_old_ones_requests_are_dropped(run: RunFolder) -> None:
+    for name, age in (("pause", -3600.0), ("save", 3600.0)):  # the latter before the clock was set back
+        (run.control_dir / name).touch()
+        os.utime(run.control_dir / name, times=2 * (time.time() + age,))
+    (run.control_dir / "paused").touch()
+    with run.lock():
+        request(run, "stop")
+        clear_stale(run)
+        assert Control([run.control_dir], signals=StopSignal()).poll() == Requests(pause=False, stop=True, save=False)
+    assert not (run.control_dir / "paused").exists()
 
 
 def test_a_failing_save_is_not_hidden(run: RunFolder) -> None:

@@ -13,7 +13,7 @@ import pytest
 
 from rlhf_tui.errors import UserError
 from rlhf_tui.runs.events import Checkpoint, Done, Event, Head, Metric, Progress, Stage
-from rlhf_tui.runs.journal import CHUNK, DiskFull, JournalReader, JournalWriter, last_event, last_head
+from rlhf_tui.runs.journal import CHUNK, DiskFull, JournalReader, JournalWriter, last_event, last_head, whole_size
 
 
 @pytest.fixture
@@ -269,3 +269,18 @@ def test_the_reader_keeps_up_with_a_live_writer(path: Path, until: Callable[...,
     writer.join()
     assert got == [Progress(step, 3000) for step in range(3000)]
     assert reader.skipped == 0
+
+
+def test_a_reader_may_begin_where_the_next_line_will_start(path: Path) -> None:
+    assert whole_size(path) == 0
+    written(path, [Stage("a")])
+    with path.open("ab") as file:
+        file.write(b'{"v":1,"t":17')  # torn: the next writer cuts it
+    reader = JournalReader(path, whole_size(path))
+    assert reader.read() == []
+    written(path, [Stage("b")])
+    assert [event for _, event in reader.read()] == [Stage("b")]
+    assert reader.skipped == reader.resets == 0
+    lost = JournalReader(path, 10_000)  # the journal was replaced by a shorter one
+    assert [event for _, event in lost.read()] == [Stage("a"), Stage("b")]
+    assert lost.resets == 1

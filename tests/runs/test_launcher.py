@@ -14,12 +14,13 @@ import pytest
 
 from rlhf_tui.errors import UserError
 from rlhf_tui.project import Project
+from rlhf_tui.runs import launcher
 from rlhf_tui.runs.control import request
 from rlhf_tui.runs.events import Checkpoint, Done, Launch, Metric, Progress, Stamped
-from rlhf_tui.runs.folder import RunBusy, RunFolder, find, list_runs
+from rlhf_tui.runs.folder import RunBusy, RunFolder, create_run, find, list_runs
 from rlhf_tui.runs.journal import JournalReader, JournalWriter
 from rlhf_tui.runs.launcher import follow, launch
-from rlhf_tui.runs.worker import BUSY
+from rlhf_tui.runs.worker import BUSY, execute
 
 Start = Callable[..., RunFolder]
 Until = Callable[..., None]
@@ -106,7 +107,7 @@ def test_the_worker_survives_its_terminal_and_its_launcher(
         "time.sleep(600)\n"
     )
     master, slave = pty.openpty()
-    launcher = subprocess.Popen(
+    starter = subprocess.Popen(
         [sys.executable, "-c", code],
         stdin=slave,
         stdout=slave,
@@ -118,11 +119,11 @@ def test_the_worker_survives_its_terminal_and_its_launcher(
     try:
         until(lambda: any(progress(run) >= 0 for run in list_runs(project)), "the run has begun")
         os.close(master)
-        assert launcher.wait(60) == -signal.SIGHUP, "the terminal's end must reach the launcher"
+        assert starter.wait(60) == -signal.SIGHUP, "the terminal's end must reach the launcher"
     finally:
-        if launcher.poll() is None:
-            launcher.kill()
-            launcher.wait()
+        if starter.poll() is None:
+            starter.kill()
+            starter.wait()
     run = find(project, "steady-0001")
     goes_on(run, until)
     os.kill(launch_event(run).pid, signal.SIGHUP)
@@ -187,6 +188,29 @@ def test_a_crashed_run_can_be_carried_out_again(project: Project, start: Start, 
     assert [event.pid == first for event in launches] == [True, False]
     goes_on(run, until)
     assert run.status() == "running"
+
+
+def test_a_launch_of_an_earlier_worker_with_the_same_process_id_is_not_this_ones(
+    project: Project, run: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stuck = subprocess.Popen(["sleep", "600"])
+    with JournalWriter(run.events_path) as journal:
+        journal(Launch(run.name, run.kind, stuck.pid, "box", "0"))
+    monkeypatch.setattr(launcher, "_start", lambda *given: (stuck, stuck.pid))
+    with pytest.raises(UserError, match="did not start") as caught:
+        launch(project, run, patience=0.2)
+    assert "had not begun" in caught.value.why
+    assert stuck.returncode == -signal.SIGKILL
+
+
+def test_a_stop_sent_while_a_crashed_run_begins_again_is_heard(
+    project: Project, stages: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = create_run(project, "steady")
+    with JournalWriter(run.events_path) as journal:
+        journal(Launch(run.name, run.kind, 1, "box", "0"))
+    monkeypatch.setattr("rlhf_tui.runs.worker.accompany", lambda project, run: request(run, "stop"))
+    assert execute(project, run, stages=stages).status == "stopped"
 
 
 def test_pause_resume_stop_on_a_real_worker(start: Start, until: Until, events: Events) -> None:
