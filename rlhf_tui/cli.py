@@ -73,10 +73,12 @@ def init(
     """Make a new project."""
     from rlhf_tui.locate import require
     from rlhf_tui.project import create_project
+    from rlhf_tui.runs.trust import trust_typed
 
     found = require(model)
     name = found.path if found.kind == "folder" else found.name
     project = create_project(directory, overrides=[f"model.name={name}", *(settings or ())])
+    trust_typed(project.root, settings or ())
     verbs.say(
         {"project": str(project.root), "model": name},
         f"{project.root} is ready.\nNext: 'rlhf-tui prompts import FILE --project {directory}', then 'rlhf-tui "

@@ -25,6 +25,7 @@ def run_bench(folder: Path, model: str, overrides: Sequence[str], detach: bool, 
     from rlhf_tui.locate import require
     from rlhf_tui.runs.folder import create_run
     from rlhf_tui.runs.launcher import launch
+    from rlhf_tui.runs.trust import trust_typed
     from rlhf_tui.runs.turn import require_free
 
     wanted = ([f"model.name={model}", "model.revision="] if model else []) + list(overrides)
@@ -32,6 +33,7 @@ def run_bench(folder: Path, model: str, overrides: Sequence[str], detach: bool, 
         settings = project.settings(wanted)
         require(settings.model.name, settings.model.revision)
         require_free(project, settings.run.when_busy, "The bench run")
+        trust_typed(project.root, overrides)
         run = create_run(project, "bench", overrides=wanted)
         launch(project, run)
         verbs.attend(project, run, detach, as_json)

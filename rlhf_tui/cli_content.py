@@ -49,13 +49,29 @@ def config_set(
 ) -> None:
     """Write a setting to the project's rlhf.toml, keeping your comments."""
     from rlhf_tui.project import open_project
+    from rlhf_tui.runs.trust import trust
     from rlhf_tui.settings import parse_value, write
     from rlhf_tui.settings import value as value_of
 
     opened = open_project(project)
     opened.settings()  # a file that cannot be read is not written to either
     new = value_of(write(opened.config, key, parse_value(key, value)), key)
+    trust(opened.root, {key: new})
     say({key: new}, f"{key} = {new!r}", as_json)
+
+
+@config.command("trust")
+def config_trust(project: Folder = HERE, as_json: Json = False) -> None:
+    """Let the runs of this project start its notify.command and write to its notify.webhook, on this machine."""
+    from rlhf_tui.preferences.display import clean
+    from rlhf_tui.project import open_project
+    from rlhf_tui.runs.trust import trust, untrusted
+
+    opened = open_project(project)
+    wants = untrusted(opened.settings().notify, opened.root)
+    trust(opened.root, wants)
+    lines = [clean(f"{key} = {value!r} is allowed from now on, until it is changed.") for key, value in wants.items()]
+    say({"trusted": wants}, "\n".join(lines) or "There is nothing that is not allowed already.", as_json)
 
 
 @config.command("keys")

@@ -24,6 +24,8 @@ import psutil
 from rlhf_tui import locate
 from rlhf_tui.errors import UserError
 from rlhf_tui.project import CONFIG
+from rlhf_tui.runs.trust import untrusted
+from rlhf_tui.settings import load
 
 Status = Literal["ok", "note", "problem"]
 
@@ -285,6 +287,7 @@ def _starter() -> Check:
 def _project(folder: Path) -> Iterator[Check]:
     if not (folder / CONFIG).is_file():
         return
+    yield from _told(folder)
     local = "Move the project to a local disk: locks and the database are not safe elsewhere."
     kind = filesystem(folder)
     if kind in _SHARED_DISKS:
@@ -303,6 +306,18 @@ def _project(folder: Path) -> Iterator[Check]:
         yield Check("project", "ok", f"{folder.resolve()}: locks work")
     else:
         yield Check("project", "problem", f"{folder.resolve()}: locks do not exclude", local)
+
+
+def _told(folder: Path) -> Iterator[Check]:
+    """Whether whom the project would tell of its runs is allowed to be told."""
+    try:
+        wants = untrusted(load(folder / CONFIG).notify, folder)
+    except UserError as error:
+        yield Check("settings", "problem", error.what, error.todo)
+        return
+    if wants:
+        advice = "If it is yours, allow it: 'rlhf-tui config trust'. Until then runs do without."
+        yield Check("notify", "note", f"{' and '.join(wants)} came with the project", advice)
 
 
 def filesystem(folder: Path) -> str:

@@ -48,10 +48,15 @@ def run_stage(
     from rlhf_tui.project import open_project
     from rlhf_tui.runs.folder import create_run
     from rlhf_tui.runs.launcher import launch
-    from rlhf_tui.runs.preflight import require_ready
+    from rlhf_tui.runs.preflight import nobody_told, require_ready
+    from rlhf_tui.runs.trust import trust_typed
 
     project = open_project(folder)
-    require_ready(project, kind, project.settings(overrides))
+    settings = project.settings(overrides)
+    trust_typed(project.root, overrides)
+    require_ready(project, kind, settings)
+    if detach and (warning := nobody_told(project, settings)):  # whoever follows the run hears of it there
+        typer.echo(warning, err=True)
     run = create_run(project, kind, overrides=overrides, options=options)
     launch(project, run)
     attend(project, run, detach, as_json)
@@ -91,18 +96,21 @@ def _demo(directory: Path, overrides: Sequence[str]) -> tuple[Project, RunFolder
     from rlhf_tui.locate import require
     from rlhf_tui.project import CONFIG, open_project
     from rlhf_tui.runs.folder import create_run, latest
+    from rlhf_tui.runs.trust import trust_typed
 
     options = {"stages": list(STAGES)}
     if not (directory / CONFIG).exists():
         model = settings.load(directory / CONFIG, [*SETTINGS, *overrides]).model
         require(model.name, model.revision)
         project = create_demo_project(directory, tuple(overrides))
+        trust_typed(project.root, overrides)
         return project, create_run(project, "demo", options=options)
     project = open_project(directory)
     run = latest(project, "demo")
     if run is None:
         model = project.settings(overrides).model
         require(model.name, model.revision)
+        trust_typed(project.root, overrides)
         return project, create_run(project, "demo", overrides=overrides, options=options)
     if overrides:
         raise UsageError(

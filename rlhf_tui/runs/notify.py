@@ -32,6 +32,7 @@ from rlhf_tui.runs.ending import ending
 from rlhf_tui.runs.events import Alert, Done
 from rlhf_tui.runs.folder import RunFolder
 from rlhf_tui.runs.journal import whole_size
+from rlhf_tui.runs.trust import allowed, untrusted
 from rlhf_tui.settings import NotifySettings, from_tree
 from rlhf_tui.settings.notify import checked_address
 
@@ -98,8 +99,48 @@ def wanted(news: News, settings: NotifySettings) -> bool:
 
 
 def settings_of(run: RunFolder) -> NotifySettings:
-    """The settings that the run was started with. Raises UserError for a record that cannot be read."""
+    """The settings that the run was started with, without what the user has not allowed here (see `trust`).
+
+    Raises UserError for a record that cannot be read.
+    """
+    return allowed(_recorded(run), _root(run))
+
+
+def _recorded(run: RunFolder) -> NotifySettings:
     return from_tree(run.record.settings, origin=str(run.record_path)).notify
+
+
+def _root(run: RunFolder) -> Path:
+    return run.path.parents[1]
+
+
+def not_told(run: RunFolder) -> Alert | None:
+    """What to say when the run names a program or an address that the user has not allowed here, or None.
+
+    Raises UserError as `settings_of` does.
+    """
+    return nobody_told(_recorded(run), _root(run))
+
+
+def nobody_told(settings: NotifySettings, root: Path) -> Alert | None:
+    """The same of settings, in the project in `root`."""
+    wants = untrusted(settings, root) if settings.on != "off" else {}
+    if not wants:
+        return None
+    acts = {"notify.command": "start a program", "notify.webhook": "write to an address"}
+    doing = " and ".join(f"{acts[key]} ({key}: {_plain(_without_secret(value))})" for key, value in wants.items())
+    return Alert(
+        "warning",
+        "not-trusted",
+        f"The project wants to {doing} when there is something to tell. The run goes on without.",
+        why="It came with the project, and nobody has allowed it on this machine.",
+        remedy="If you know it, 'rlhf-tui config trust' allows it for this project, as long as it stays the same.",
+    )
+
+
+def _without_secret(value: str) -> str:
+    """A command as it is; of an address its host only."""
+    return urlsplit(value).hostname or value if value.startswith(("https:", "http:")) else value
 
 
 def is_part(run: RunFolder) -> bool:
@@ -108,7 +149,11 @@ def is_part(run: RunFolder) -> bool:
 
 
 def require_program(settings: NotifySettings, root: Path) -> None:
-    """Raise UsageError when the program of `notify.command` is not there; `root` is the project's folder."""
+    """Raise UsageError when the program of `notify.command` is not there; `root` is the project's folder.
+
+    A program that the user has not allowed is not looked for: the run does without it.
+    """
+    settings = allowed(settings, root)
     if not settings.words or _program(settings.words[0], root):
         return
     raise UsageError(
@@ -124,9 +169,12 @@ def require_program(settings: NotifySettings, root: Path) -> None:
 def accompany(project: Project, run: RunFolder) -> None:
     """Start the companion of `run`, which this process is about to launch, if there is somebody to tell.
 
-    It outlives the worker. Trouble with starting it is a line on standard error, the worker's log.
+    It outlives the worker. Trouble with starting it is a line on standard error, the worker's log, and so is whom
+    the user has not allowed to be told.
     """
     try:
+        if refused := not_told(run):
+            print(f"notify: {refused.message} {refused.why} {refused.remedy}", file=sys.stderr)
         settings = settings_of(run)
         if settings.on == "off" or not (settings.command or settings.webhook):
             return

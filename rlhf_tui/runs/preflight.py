@@ -5,7 +5,7 @@ from __future__ import annotations
 from rlhf_tui import locate
 from rlhf_tui.errors import UsageError
 from rlhf_tui.project import Project, require_writable
-from rlhf_tui.runs.notify import require_program
+from rlhf_tui.runs import notify
 from rlhf_tui.runs.turn import require_free
 from rlhf_tui.settings import Settings
 
@@ -22,8 +22,17 @@ def require_ready(project: Project, kind: str, settings: Settings) -> None:
     if kind != "export":  # the export measures the disk itself, when it knows what it will write
         locate.require_disk(project.root, 200 * 2**20, f"the {kind} run")
     locate.require(settings.model.name, settings.model.revision)
-    require_program(settings.notify, project.root)
+    notify.require_program(settings.notify, project.root)
     require_free(project, settings.run.when_busy, f"The {kind} run")
+
+
+def nobody_told(project: Project, settings: Settings) -> str:
+    """What to say when the project names a program or an address that the user has not allowed; mostly nothing.
+
+    The run can be started all the same: it does without them.
+    """
+    alert = notify.nobody_told(settings.notify, project.root)
+    return "" if alert is None else " ".join((alert.message, alert.why, alert.remedy))
 
 
 def _prompts(project: Project, split: str | None, purpose: str) -> None:

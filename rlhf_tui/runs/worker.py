@@ -33,7 +33,7 @@ from rlhf_tui.runs.ending import log_header
 from rlhf_tui.runs.events import Alert, Done, EventSink, Launch
 from rlhf_tui.runs.folder import RunBusy, RunFolder, find, makers
 from rlhf_tui.runs.journal import DiskFull, JournalWriter
-from rlhf_tui.runs.notify import accompany
+from rlhf_tui.runs.notify import accompany, not_told
 from rlhf_tui.runs.saved import resume_command, saved, way_on
 from rlhf_tui.runs.tensorboard import shown_live
 from rlhf_tui.runs.turn import ModelBusy, Turn
@@ -167,6 +167,8 @@ def _carry_out(
     try:
         emit(Launch(run=run.name, kind=run.kind, pid=os.getpid(), host=platform.node(), version=__version__))
         if turn is not None:
+            if refused := not_told(run):
+                emit(refused)
             turn.wait(control, emit)
             _tell_of_new_adapters(project, run, emit)
         settings = from_tree(run.record.settings, origin=str(run.record_path))

@@ -39,13 +39,14 @@ class NotifySettings(Section):
         "or not a terminal follows the run. No shell reads it: quotes group words, nothing else is special. It is told "
         "by the environment variables RLHF_TUI_EVENT (ended or alert), RLHF_TUI_PROJECT, RLHF_TUI_RUN, RLHF_TUI_KIND, "
         "RLHF_TUI_STATUS (finished, stopped, failed, crashed; of an alert its level) and RLHF_TUI_MESSAGE, and by the "
-        "same as JSON on its standard input. It has 30 seconds; what it prints goes to the run's worker.log.",
+        "same as JSON on its standard input. It has 30 seconds; what it prints goes to the run's worker.log. What came "
+        "with a project from elsewhere is not started before 'rlhf-tui config trust' allows it on this machine.",
     )
     webhook: str = Field(
         "",
         description="An https address that gets the same as JSON by POST (http only on this machine). Addresses of "
         "chats are secrets: $NAME takes the address from the environment variable NAME. No prompt and no completion "
-        "is ever sent.",
+        "is ever sent. One that came with a project is used only after 'rlhf-tui config trust'.",
     )
 
     @field_validator("command")

@@ -6,7 +6,6 @@ import json
 import os
 import shlex
 import signal
-import stat
 import subprocess
 import sys
 import threading
@@ -25,35 +24,14 @@ from rlhf_tui.runs.companion import accompany_to_the_end
 from rlhf_tui.runs.events import Alert, Done, Event, Launch, Metric, Sample, encode
 from rlhf_tui.runs.folder import RunFolder, create_run
 from rlhf_tui.runs.notify import News, NotTold, alerted, deliver, ended, post, require_program, run_command, wanted
+from rlhf_tui.runs.trust import trust
 from rlhf_tui.runs.worker import execute
 from rlhf_tui.settings import NotifySettings
+from tests.runs.listener import keeper, program, told
 
 ROOT = Path(__file__).parents[2]
 NEWS = News("ended", "my-assistant", "ppo-0001", "ppo", "failed", "The disk is full.")
 EVIL = "x'; touch owned; echo $(touch owned) `touch owned`\n&& touch owned | \x1b]2;owned\x07\0 “ü\ud800"
-
-
-def program(folder: Path, code: str) -> str:
-    """The path of a Python script that can be started."""
-    path = folder / "tell me.py"  # with a space
-    path.write_text(f"#!{sys.executable} -S\nimport json, os, sys, time\n{code}\n")
-    path.chmod(path.stat().st_mode | stat.S_IXUSR)
-    return str(path)
-
-
-def keeper(folder: Path) -> str:
-    """A program that appends what it was told to `told.jsonl` in the folder that it is started in."""
-    return program(
-        folder,
-        "told = {k: v for k, v in os.environ.items() if k.startswith('RLHF_TUI_')}\n"
-        "line = json.dumps({'argv': sys.argv[1:], 'env': told, 'stdin': json.load(sys.stdin)})\n"
-        "open('told.jsonl', 'a').write(line + '\\n')",
-    )
-
-
-def told(root: Path) -> list[dict[str, Any]]:
-    path = root / "told.jsonl"
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
 def configured(project: Project, **values: str) -> list[str]:
@@ -129,7 +107,11 @@ def test_what_goes_wrong_is_a_sentence_and_the_other_way_is_still_tried(tmp_path
     assert "Exec format error" in complaints[-1]
 
 
-def test_a_missing_program_is_found_before_the_run_begins(project: Project, tmp_path: Path) -> None:
+def test_a_missing_program_is_found_before_the_run_begins(
+    project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    require_program(NotifySettings(command="not-allowed-and-so-not-looked-for"), project.root)
+    monkeypatch.setattr(notify, "allowed", lambda settings, _: settings)
     require_program(NotifySettings(), project.root)
     require_program(NotifySettings(command="sh -c true"), project.root)
     require_program(NotifySettings(command=shlex.quote(keeper(project.root))), project.root)
@@ -374,6 +356,7 @@ def test_a_run_without_anybody_to_tell_has_no_companion(
         raise AssertionError("a process was started")
 
     monkeypatch.setattr(notify.subprocess, "Popen", started)
+    trust(project.root, {"notify.command": "true"})
     for overrides in ([], ["notify.command=true", "notify.on=off"]):
         assert execute(project, create_run(project, "quick", overrides=overrides), stages=stages).status == "finished"
 
@@ -398,6 +381,7 @@ def test_a_companion_that_cannot_be_started_costs_the_run_nothing(
     project: Project, stages: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(notify.sys, "executable", "/no/such/python")
+    trust(project.root, {"notify.command": "true"})
     run = create_run(project, "quick", overrides=["notify.command=true"])
     assert execute(project, run, stages=stages).status == "finished"
     assert f"nobody will be told of {run.name}" in capsys.readouterr().err
@@ -410,6 +394,7 @@ def test_the_command_hears_of_a_real_run_that_is_killed(
     from rlhf_tui.runs.launcher import launch as start
 
     command = f"{shlex.quote(keeper(project.root))} $RLHF_TUI_RUN"
+    trust(project.root, {"notify.command": command})
     run = create_run(project, "steady", overrides=configured(project, command=command))
     start(project, run, stages=stages)
     os.kill(run.holder().pid, signal.SIGKILL)
