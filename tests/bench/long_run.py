@@ -235,9 +235,7 @@ def reading(folder: Path, rate: float) -> bool:
     reader = Reader.start("read", project_of(run))
     found = reader.hear()
     reader.end()
-    print(
-        f"     of {found['cpu'] * 1000:.0f} ms of processor time, at best {found['least'] * 1000:.0f} ms; median of nine:"
-    )
+    print(f"     processor time {found['cpu'] * 1000:.0f} ms, at best {found['least'] * 1000:.0f} ms; medians of nine")
     return aim(f"reading {READING:,} events", found["seconds"], AIM_READING, lambda it: f"{1000 * it:.0f} ms")
 
 
