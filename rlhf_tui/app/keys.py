@@ -95,6 +95,8 @@ REGISTRY: dict[str, tuple[Action, ...]] = {
     "pairs": (
         Action("pairs.start", "enter", "⏎", "Generate", "Sample candidates for the prompts.", "start", 2, "idle"),
         Action("pairs.label", "l", "l", "Label", "Judge the pairs that wait.", "label", rank=1),
+        Action("pairs.import", "i", "i", "Import…", "Import prompts from a file.", "import_prompts", rank=5),
+        Action("pairs.write", "w", "w", "Write…", "Write one prompt by hand.", "write_prompt", rank=11),
     ),
     "reward": (
         Action("reward.start", "enter", "⏎", "Train", "Train the reward model on the labels.", "start", 1, "idle"),

@@ -192,7 +192,7 @@ class Overview:
             number = [name for name, _ in STAGES].index(STAGE_OF_KIND[live.folder.kind]) + 1
             return f"{live.name} is going on: press {number} to watch it."
         if not self.counts.prompts:
-            return "Import prompts with 'rlhf-tui prompts import FILE'. Then press 2 and generate candidates."
+            return "Press 2, then i to import prompts from a file, or w to write one. Then generate candidates there."
         stage = next((name for name, _ in STAGES[1:] if self.mark(name) != "done"), None)
         return _NEXT[stage]
 
@@ -204,7 +204,7 @@ class Overview:
             return UserError(
                 "There is nothing to generate from yet.",
                 why="The project holds no prompts.",
-                todo="Import some with 'rlhf-tui prompts import FILE' (one prompt a line, or JSONL).",
+                todo="Press 2, then i to import some from a file, or w to write one.",
             )
         if stage == "reward" and not self.counts.teaching:
             return UserError(

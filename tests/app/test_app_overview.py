@@ -33,7 +33,7 @@ def test_an_empty_project_opens_with_the_model(project: Project) -> None:
     assert marks(view) == ["open"] * 6
     assert view.first_stage() == "model"
     assert view.live is None
-    assert "prompts import" in view.next_step()
+    assert "i to import prompts" in view.next_step()
 
 
 def test_with_prompts_the_pairs_come_first(prompted: Project) -> None:

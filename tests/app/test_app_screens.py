@@ -62,8 +62,8 @@ async def test_every_empty_screen_says_what_to_press(project: Project, size: tup
     shown = await tour(project, size, text_of)
     assert "○ idle" in shown["model"]
     assert "[1 · Model]" in shown["model"]
-    assert "prompts import" in shown["model"]
-    assert "press ⏎ to generate" in shown["pairs"]
+    assert "i to import prompts" in shown["model"]
+    assert "Press i to import prompts" in shown["pairs"]
     assert "No pair has been judged" in shown["reward"]
     assert "no reward model yet" in shown["ppo"]
     assert "no tuned model yet" in shown["compare"]

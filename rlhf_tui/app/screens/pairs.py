@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import ClassVar
 
 from textual.app import ComposeResult
@@ -11,9 +12,14 @@ from textual.content import Content
 
 from rlhf_tui.app import keys, words
 from rlhf_tui.app.overview import Overview, Watched
+from rlhf_tui.app.screens.dialogs import WritingDialog
+from rlhf_tui.app.screens.prompts_window import PromptsWindow, add_prompts, by_hand
 from rlhf_tui.app.screens.stage import StageScreen, progress_body
 from rlhf_tui.app.widgets.panel import Panel, Row, lines, rows, tinted
+from rlhf_tui.errors import UserError
 from rlhf_tui.preferences.display import clean
+from rlhf_tui.preferences.records import Added
+from rlhf_tui.project import require_writable
 from rlhf_tui.settings import Settings
 
 
@@ -44,12 +50,49 @@ class PairsScreen(StageScreen):
         else:
             panel.show(tinted("No candidates have been generated in this project.", "quiet"))
         latest = self.query_one("#latest", Panel)
-        latest.show(lambda width, height: latest_candidates(run, width, height))
+        latest.show(lambda width, height: latest_candidates(run, view.counts.prompts, width, height))
         self.query_one("#next", Panel).show(next_words(view))
 
     def action_label(self) -> None:
         """Open the labelling screen."""
         self.rlhf.open_label()
+
+    def action_import_prompts(self) -> None:
+        """Open the window that imports prompts."""
+        if self._may_write():
+            self.app.push_screen(PromptsWindow(self.overview.project, Path.cwd()), self._tell)
+
+    def action_write_prompt(self) -> None:
+        """Write one prompt by hand."""
+        if self._may_write():
+            self.app.push_screen(WritingDialog("Write a prompt", ""), self._add_written)
+
+    def _may_write(self) -> bool:
+        try:
+            require_writable(self.overview.project)
+        except UserError as error:
+            self.rlhf.show_error(error)
+            return False
+        return True
+
+    def _add_written(self, text: str | None) -> None:
+        if not text or not text.strip():
+            return
+        outcome = add_prompts(self.overview.project, [by_hand(text)])
+        if isinstance(outcome, UserError):
+            self.rlhf.show_error(outcome)
+        else:
+            self._tell(outcome)
+
+    def _tell(self, added: Added | None) -> None:
+        """Say what was added, and show the new counts."""
+        if added is None:
+            return
+        self.rlhf.look()
+        self.renew()
+        counts = self.overview.counts
+        told = f"Now {counts.train:,} for training and {counts.heldout:,} held out."
+        self.notify(told, title=added_words(added), markup=False, timeout=6)
 
     def command(self) -> str:
         """The same on the command line."""
@@ -80,8 +123,18 @@ def sampling_rows(settings: Settings) -> list[Row]:
     ]
 
 
-def latest_candidates(run: Watched | None, width: int, height: int) -> Content:
+def added_words(added: Added) -> str:
+    """How many prompts are new, and how many were known."""
+    if not added.added:
+        return "That prompt is here already." if added.duplicates == 1 else "All of them were here already."
+    known = f", {added.duplicates:,} were there already" if added.duplicates else ""
+    return f"{words.plural(added.added, 'prompt')} added{known}."
+
+
+def latest_candidates(run: Watched | None, prompts: int, width: int, height: int) -> Content:
     """The newest completions, newest first, a prompt line and a text line each."""
+    if not prompts:
+        return tinted("Nothing here yet: a model needs prompts to answer.", "quiet")
     if run is None or not run.state.samples:
         return tinted("Nothing here yet: press ⏎ to generate candidates for the prompts.", "quiet")
     found: list[Content] = []
@@ -101,6 +154,8 @@ def near_identical(count: int) -> str:
 def next_words(view: Overview) -> Content | str:
     """What to press now."""
     counts = view.counts
+    if not counts.prompts and not view.problem:
+        return "Press i to import prompts from a file, or w to write one. Then ⏎ generates candidates."
     missing = view.missing("pairs")
     if missing:
         return str(missing).replace("\n", " ")
