@@ -21,6 +21,7 @@ from rlhf_tui.project import Project
 from rlhf_tui.runs.control import Control, stop_signal
 from rlhf_tui.runs.events import Event, EventSink
 from rlhf_tui.runs.folder import MODEL_LOCK, RunFolder, find, held_locks, inherited_locks
+from rlhf_tui.runs.modes import modes
 
 OPTION = "--paused"
 _SIGNALS = {signal.SIGTERM, signal.SIGINT}
@@ -55,7 +56,8 @@ class Replacement:
             for stream in (sys.stdout, sys.stderr):
                 stream.flush()
             handed_on = [f"{OPTION}={path.name}={fd}" for path, fd in held_locks.items()]
-            os.execv(self._command[0], [*self._command, *handed_on])
+            with modes.usual():  # from which the next program makes its own
+                os.execv(self._command[0], [*self._command, *handed_on])
         except OSError as error:
             return str(error)
         finally:

@@ -19,7 +19,7 @@ import platform
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,6 +33,7 @@ from rlhf_tui.runs.ending import log_header
 from rlhf_tui.runs.events import Alert, Done, EventSink, Launch
 from rlhf_tui.runs.folder import RunBusy, RunFolder, find, makers
 from rlhf_tui.runs.journal import DiskFull, JournalWriter
+from rlhf_tui.runs.modes import modes
 from rlhf_tui.runs.notify import accompany, not_told
 from rlhf_tui.runs.saved import resume_command, saved, way_on
 from rlhf_tui.runs.tensorboard import shown_live
@@ -94,6 +95,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(pausing.OPTION, action="append", default=[], help=argparse.SUPPRESS)
     given = parser.parse_args(arguments)
     stop_signal.install()
+    modes.make_private()
     try:
         project = open_project(given.project)
         run = find(project, given.run)
@@ -129,7 +131,8 @@ def _execute_locked(
         turn.take_or_refuse()  # before anything is written: a refused run stays what it was
     with JournalWriter(run.events_path) as journal, _room_for_done(run) as release_room:
         if not pausing.woken(run):
-            accompany(project, run)
+            with modes.usual():  # what the user's own program writes is not ours
+                accompany(project, run)
             (run.path / EXIT).unlink(missing_ok=True)  # an earlier worker may have had the same process id
             if not journal.empty:
                 clear_stale(run)  # left by an execution that crashed
@@ -173,7 +176,8 @@ def _carry_out(
             _tell_of_new_adapters(project, run, emit)
         settings = from_tree(run.record.settings, origin=str(run.record_path))
         stage = _stage(stages, run.kind)
-        with shown_live(run.path / "tensorboard", settings.run, emit) as shown:
+        rights = modes.usual() if run.kind == "export" else nullcontext()
+        with rights, shown_live(run.path / "tensorboard", settings.run, emit) as shown:
             return Done("finished", result=dict(stage(StageContext(project, run, settings, shown, control)) or {}))
     except StopRequested:
         if stop_signal.count:

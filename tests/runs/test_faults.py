@@ -319,6 +319,33 @@ def test_a_project_is_private_whatever_the_umask(tmp_path: Path, stages: str) ->
     assert kept[project.root] == 0o700
 
 
+@pytest.mark.parametrize(
+    ("kind", "options", "private"),
+    [
+        ("writes", {}, True),
+        ("nested", {"child": "writes"}, True),
+        ("export", {}, False),
+        ("nested", {"child": "export"}, False),
+    ],
+)
+def test_what_a_worker_writes_is_private_unless_it_is_an_export(
+    kind: str, options: dict[str, str], private: bool, start: Start, project: Project
+) -> None:
+    before = os.umask(0o022)
+    try:
+        run = start(kind, **options)
+    finally:
+        os.umask(before)
+    done = follow(run, lambda stamped: None, poll=0.01)
+    assert done is not None
+    assert done.status == "finished"
+    written = list(project.root.rglob("deep/*.json"))
+    assert len(written) == 3
+    assert {stat.S_IMODE(path.stat().st_mode) for path in written} == {0o600 if private else 0o644}
+    assert {stat.S_IMODE(path.parent.stat().st_mode) for path in written} == {0o700 if private else 0o755}
+    assert stat.S_IMODE(run.path.stat().st_mode) == 0o700, "what an export writes there cannot be reached either"
+
+
 def test_no_worker_listens_on_a_port(start: Start, until: Until) -> None:
     run = start("steady")
     until(lambda: progress(run) > 0, "it works")

@@ -13,7 +13,7 @@ import pytest
 
 from rlhf_tui.errors import UsageError
 from rlhf_tui.project import Project
-from rlhf_tui.runs import pausing, watcher
+from rlhf_tui.runs import modes, pausing, watcher
 from rlhf_tui.runs.control import Control, StopSignal, request
 from rlhf_tui.runs.events import Alert, Done, Event, Launch, Metric, Stage, Stamped
 from rlhf_tui.runs.folder import RunBusy, RunFolder, create_run, list_runs
@@ -251,6 +251,35 @@ def test_a_program_that_is_gone_is_the_reason(monkeypatch: pytest.MonkeyPatch) -
     assert "No such file" in gone.give_back()
     assert gone._command == ("/nowhere/python", "-P", "-m", "module", "project", "run")
     assert signal.pthread_sigmask(signal.SIG_BLOCK, []) == blocked
+
+
+def test_the_process_that_waits_begins_with_the_users_own_umask(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Or it could not tell it from its own when it comes to an export."""
+    seen: list[int] = []
+
+    def current() -> int:
+        mask = os.umask(0)
+        os.umask(mask)
+        return mask
+
+    def execv(*given: object) -> None:
+        seen.append(current())
+        raise OSError("not here")
+
+    monkeypatch.setattr(pausing.os, "execv", execv)
+    monkeypatch.setattr(pausing, "_keep_only", lambda wanted: None)  # these are pytest's files
+    monkeypatch.setattr("sys.orig_argv", ["python", "-P", "-m", "module"])
+    replacement = pausing.Replacement()
+    replacement.allow("module", [])
+    before = os.umask(0o027)
+    try:
+        own = modes.Modes()
+        own.make_private()
+        monkeypatch.setattr(pausing, "modes", own)
+        assert replacement.give_back() == "not here"
+        assert (seen, current()) == ([0o027], 0o077)
+    finally:
+        os.umask(before)
 
 
 def test_a_lock_that_is_not_held_is_refused(project: Project, run: RunFolder) -> None:
