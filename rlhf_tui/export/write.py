@@ -15,7 +15,8 @@ from rlhf_tui.errors import UserError
 from rlhf_tui.export.card import Facts, model_card
 from rlhf_tui.export.merged import check_merged, merged_bytes, write_merged, write_tokenizer
 from rlhf_tui.locate import require_disk
-from rlhf_tui.model.roles import HEAD_FILE, MANIFEST, Roles
+from rlhf_tui.model.manifest import HEAD_FILE, MANIFEST
+from rlhf_tui.model.roles import Roles
 from rlhf_tui.training.ppo import TrainPrompt
 
 RECORD = "rlhf_tui.json"

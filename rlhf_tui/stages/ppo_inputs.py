@@ -20,7 +20,8 @@ import msgspec
 
 from rlhf_tui.errors import UserError
 from rlhf_tui.model.base import Base
-from rlhf_tui.model.roles import Roles, read_manifest, saved_reading
+from rlhf_tui.model.manifest import read_manifest, saved_reading
+from rlhf_tui.model.roles import Roles
 from rlhf_tui.runs.events import Alert
 from rlhf_tui.runs.folder import RunFolder
 from rlhf_tui.runs.worker import StageContext

@@ -22,7 +22,8 @@ from typing import Any
 from safetensors.torch import load_file, save_file
 
 from rlhf_tui.errors import UserError
-from rlhf_tui.model.roles import Roles, file_sha256
+from rlhf_tui.model.manifest import file_sha256
+from rlhf_tui.model.roles import Roles
 from rlhf_tui.runs.events import Alert, Checkpoint, Event, EventSink, Metric, Stage
 from rlhf_tui.runs.worker import StageContext
 from rlhf_tui.stages.reward_samples import reward_scores

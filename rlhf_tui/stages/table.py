@@ -16,7 +16,8 @@ from rlhf_tui.export.card import Facts
 from rlhf_tui.export.write import export_adapter, export_merged, finished_export
 from rlhf_tui.locate import STARTER_LICENCE, locate
 from rlhf_tui.model.base import Base
-from rlhf_tui.model.roles import Roles, saved_reading
+from rlhf_tui.model.manifest import saved_reading
+from rlhf_tui.model.roles import Roles
 from rlhf_tui.runs.control import StopRequested
 from rlhf_tui.runs.events import Progress, Stage
 from rlhf_tui.runs.folder import RunFolder, create_run, find, latest, list_runs

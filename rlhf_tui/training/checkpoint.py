@@ -20,15 +20,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from rlhf_tui.errors import DiskError, UserError, chain, is_disk_full
-from rlhf_tui.model.roles import (
-    ADAPTER_FILE,
-    HEAD_FILE,
-    WITH_HEAD,
-    Role,
-    Roles,
-    file_sha256,
-    read_manifest,
-)
+from rlhf_tui.model.manifest import ADAPTER_FILE, HEAD_FILE, WITH_HEAD, file_sha256, read_manifest
+from rlhf_tui.model.roles import Role, Roles
 from rlhf_tui.runs.events import Alert, EventSink
 from rlhf_tui.settings import RunSettings
 from rlhf_tui.swap import replacing, sweep

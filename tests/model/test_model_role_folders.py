@@ -16,7 +16,8 @@ from torch import Tensor
 from rlhf_tui.errors import UserError
 from rlhf_tui.model import roles as module
 from rlhf_tui.model.base import Base
-from rlhf_tui.model.roles import ADAPTER_FILE, HEAD_FILE, MANIFEST, Role, Roles
+from rlhf_tui.model.manifest import ADAPTER_FILE, HEAD_FILE, MANIFEST
+from rlhf_tui.model.roles import Role, Roles
 from rlhf_tui.settings import AdapterSettings
 
 FreshBase = Callable[[], Base]

@@ -14,7 +14,8 @@ from rlhf_tui.errors import UserError
 from rlhf_tui.model.base import Base
 from rlhf_tui.model.decoder import UnitNorm, states_after
 from rlhf_tui.model.heads import Reading
-from rlhf_tui.model.roles import Role, Roles, RoleTableError, reading_of, saved_reading
+from rlhf_tui.model.manifest import saved_reading
+from rlhf_tui.model.roles import Role, Roles, RoleTableError, reading_of
 from rlhf_tui.settings import AdapterSettings
 
 ALL_ROLES: tuple[Role, ...] = ("policy", "reward", "value")

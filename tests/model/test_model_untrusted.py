@@ -11,7 +11,7 @@ import pytest
 from rlhf_tui.errors import UsageError, UserError
 from rlhf_tui.locate import cannot_load, locate
 from rlhf_tui.model.base import load_base
-from rlhf_tui.model.roles import ADAPTER_FILE, MANIFEST, read_manifest
+from rlhf_tui.model.manifest import ADAPTER_FILE, MANIFEST, read_manifest
 from rlhf_tui.settings import ModelSettings
 
 

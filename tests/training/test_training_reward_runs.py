@@ -14,7 +14,8 @@ import torch
 from rlhf_tui.errors import UserError
 from rlhf_tui.model.base import load_base
 from rlhf_tui.model.heads import Reading
-from rlhf_tui.model.roles import Roles, saved_reading
+from rlhf_tui.model.manifest import saved_reading
+from rlhf_tui.model.roles import Roles
 from rlhf_tui.runs.events import Event, Metric
 from rlhf_tui.settings import AdapterSettings, ModelSettings, RewardSettings
 from rlhf_tui.training.backoff import MicroBatching
