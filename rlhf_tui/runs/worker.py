@@ -170,9 +170,9 @@ def _carry_out(
     try:
         emit(Launch(run=run.name, kind=run.kind, pid=os.getpid(), host=platform.node(), version=__version__))
         if turn is not None:
+            turn.wait(control, emit)  # first: who has launched a run may rely on its having the model, or a place
             if refused := not_told(run):
                 emit(refused)
-            turn.wait(control, emit)
             _tell_of_new_adapters(project, run, emit)
         settings = from_tree(run.record.settings, origin=str(run.record_path))
         stage = _stage(stages, run.kind)
