@@ -23,7 +23,6 @@ from textual.filter import LineFilter
 from textual.message import Message
 from textual.screen import Screen
 
-from rlhf_tui import settings as settings_module
 from rlhf_tui.app import announcing, keys, terminal
 from rlhf_tui.app.glyphs import PlainFilter, ascii_wanted
 from rlhf_tui.app.keyfile import key_file, load_keymap
@@ -31,7 +30,7 @@ from rlhf_tui.app.look import CALM, HEIGHTS, WIDTHS
 from rlhf_tui.app.newswatch import NewsWatch
 from rlhf_tui.app.overview import BROKEN, KIND_OF_STAGE, Overview, Watched, how_it_ended
 from rlhf_tui.app.screens.compare import CompareScreen
-from rlhf_tui.app.screens.dialogs import ConfirmDialog, TextDialog, error_dialog, help_dialog, setting_dialog
+from rlhf_tui.app.screens.dialogs import ConfirmDialog, TextDialog, error_dialog, help_dialog
 from rlhf_tui.app.screens.export import ExportScreen
 from rlhf_tui.app.screens.label import LabelScreen
 from rlhf_tui.app.screens.label_opening import labelling_screen, rejudging_screen
@@ -39,7 +38,9 @@ from rlhf_tui.app.screens.model import ModelScreen
 from rlhf_tui.app.screens.pairs import PairsScreen
 from rlhf_tui.app.screens.ppo import PpoScreen
 from rlhf_tui.app.screens.reward import RewardScreen
+from rlhf_tui.app.screens.settings import SettingsScreen
 from rlhf_tui.app.screens.stage import StageScreen
+from rlhf_tui.app.settings_form import SECTION_OF_STAGE, SettingsForm
 from rlhf_tui.app.widgets.status import StageBar
 from rlhf_tui.errors import UserError
 from rlhf_tui.preferences.display import clean
@@ -195,13 +196,14 @@ class RlhfApp(App[None]):
     def action_help(self) -> None:
         """The keys of the screen on top."""
         name = self._screen_name(self.screen)
-        self.push_screen(help_dialog(name, dict(keys.STAGES).get(name, "Label"), self.keymap))
+        titles = {**dict(keys.STAGES), SettingsScreen.keys_named: "Settings"}
+        self.push_screen(help_dialog(name, titles.get(name, "Label"), self.keymap))
 
     def action_copy_command(self) -> None:
         """Show the command line of this screen and hand it to the terminal's clipboard (OSC 52)."""
         command = self.command_line()
         self.copy_to_clipboard(command)
-        self.notify(command, title="Copied, if your terminal allows it", markup=False, timeout=8)
+        self.notify(clean(command), title="Copied, if your terminal allows it", markup=False, timeout=8)
 
     def action_show_log(self) -> None:
         """The end of the worker's log of the run on screen."""
@@ -218,9 +220,9 @@ class RlhfApp(App[None]):
         self.exit()
 
     def action_edit_setting(self) -> None:
-        """Change one setting of the project."""
-        section = {"pairs": "generate"}.get(self.current_mode, self.current_mode)
-        self.push_screen(setting_dialog(section), self._write_setting)
+        """All settings of the project, from those of the stage on screen on."""
+        section = SECTION_OF_STAGE.get(self.current_mode, self.current_mode)
+        self.push_screen(SettingsScreen(SettingsForm(self.overview.project), section))
 
     def action_toggle_pause(self) -> None:
         """Pause the run, or let it go on."""
@@ -296,6 +298,8 @@ class RlhfApp(App[None]):
     def command_line(self) -> str:
         """The command that does what is on screen."""
         screen = self.screen
+        if isinstance(screen, SettingsScreen):
+            return screen.command_line()
         verb = screen.command() if isinstance(screen, StageScreen | LabelScreen) else ""
         run = self._run_on_screen()
         if run is not None and run.alive and not isinstance(screen, LabelScreen):
@@ -371,19 +375,6 @@ class RlhfApp(App[None]):
         if yes:  # the run that was asked about, whichever is steered by now
             self._ask("stop", "Stopping after this step…", run)
 
-    def _write_setting(self, text: str | None) -> None:
-        if not text:
-            return
-        try:
-            key, new = settings_module.parse_override(text)
-            settings_module.write(self.overview.project.config, key, new)
-        except UserError as error:
-            self.show_error(error)
-            return
-        self.notify(f"{key} is {new}", title="Stored in rlhf.toml", markup=False, timeout=4)
-        self.look()
-        self.renew()
-
     def _move_on(self) -> None:
         """Follow the demo to the stage it is in now, unless the user is reading something."""
         stage = self.overview.followed_stage()
@@ -400,7 +391,7 @@ class RlhfApp(App[None]):
                 self.notify(told, timeout=10)
 
     def _screen_name(self, screen: Screen[Any]) -> str:
-        return screen.keys_named if isinstance(screen, LabelScreen) else self.current_mode
+        return screen.keys_named if isinstance(screen, LabelScreen | SettingsScreen) else self.current_mode
 
     def _run_on_screen(self) -> Watched | None:
         return self.overview.run(self.current_mode) or self.overview.live

@@ -75,7 +75,10 @@ REGISTRY: dict[str, tuple[Action, ...]] = {
         Action("stage.next", "right_square_bracket", "]", "Next", "The stage after this one.", "app.turn_stage(1)"),
         Action("stage.up", "pageup", "PgUp", "Up", "Scroll up, where not everything fits.", "scroll_body(-1)"),
         Action("stage.down", "pagedown", "PgDn", "Down", "Scroll down, where not everything fits.", "scroll_body(1)"),
-        Action("stage.edit", "e", "e", "Settings", "Change a setting of the project.", "app.edit_setting", rank=6),
+        Action("stage.home", "H", "H", "Home", "All your projects: open another one.", "app.home", rank=12),
+        Action(
+            "stage.edit", "e", "e", "Settings", "Read and change the project's settings.", "app.edit_setting", rank=6
+        ),
     ),
     "run": (
         Action(
@@ -197,6 +200,48 @@ REGISTRY: dict[str, tuple[Action, ...]] = {
         Action("label.rater", "R", "R", "Rater", "Who judges; card and consent.", "ask('raters')", rank=23),
         Action("label.back", "escape", "esc", "Back", "Back; every answer is saved.", "back", rank=3),
     ),
+    "settings": (
+        Action("settings.change", "enter,space,e", "⏎", "Change", "Change the lit setting.", "change", rank=1),
+        Action("settings.reset", "r", "r", "Reset", "Give the lit setting its default again.", "reset", rank=4),
+        Action("settings.undo", "u", "u", "Undo", "Take the last change back; again and again.", "undo", rank=5),
+        Action("settings.filter", "slash", "/", "Find", "List only what says the words typed.", "filter", rank=3),
+        Action("settings.differing", "d", "d", "Changed", "List only what differs, or all.", "differing", rank=6),
+        Action(
+            "settings.section", "tab,right_square_bracket", "tab", "Section", "The next section.", "turn_section(1)", 7
+        ),
+        Action(
+            "settings.before",
+            "shift+tab,left_square_bracket",
+            "shift+tab",
+            "Section",
+            "The section before.",
+            "turn_section(-1)",
+        ),
+        Action("settings.read", "o", "o", "Read", "All about the lit setting, in a window.", "read", rank=11),
+        Action("settings.up", "up,k", "↑", "Up", "The setting above.", "move(-1)"),
+        Action("settings.down", "down,j", "↓", "Down", "The setting below.", "move(1)"),
+        Action("settings.page-up", "pageup", "PgUp", "Page up", "A page up.", "page(-1)"),
+        Action("settings.page-down", "pagedown", "PgDn", "Page down", "A page down.", "page(1)"),
+        Action("settings.top", "home", "home", "Top", "The first setting.", "far(-1)"),
+        Action("settings.end", "end", "end", "End", "The last setting.", "far(1)"),
+        Action("settings.back", "escape", "esc", "Back", "All settings again, or back to the stage.", "back", rank=2),
+    ),
+    "home": (
+        Action("home.open", "enter", "⏎", "Open", "Open the lit project.", "open", rank=1),
+        Action("home.drop", "x", "x", "Drop", "Take the lit project off this list; its folder stays.", "drop", rank=5),
+    ),
+    "first": (
+        Action("first.machine", "1", "1", "Machine", "What this machine can do, in detail.", "machine", rank=3),
+        Action("first.sample", "2", "2", "Sample", "Make a sample project, with pairs to judge.", "sample", rank=2),
+        Action("first.label", "3", "3", "Label five", "Judge some pairs of the sample project.", "try_labels", rank=1),
+    ),
+    "begin": (
+        Action("begin.new", "n", "n", "New project", "Make a new project of your own.", "new", rank=4),
+        Action("begin.demo", "d", "d", "Demo", "See the whole loop on the starter model.", "demo", rank=6),
+        Action("begin.machine", "c", "c", "This machine", "What this machine can do, in detail.", "machine", rank=11),
+        Action("begin.up", "pageup", "PgUp", "Up", "Scroll up, where not everything fits.", "scroll_body(-1)"),
+        Action("begin.down", "pagedown", "PgDn", "Down", "Scroll down, where not everything fits.", "scroll_body(1)"),
+    ),
     "dialog": (Action("dialog.close", "escape", "esc", "Close", "Close this window.", "close", rank=1),),
 }
 
@@ -205,6 +250,9 @@ SCOPES: dict[str, tuple[str, ...]] = {
     **{name: (name, "run", "stage", "app") for name, _ in STAGES},
     "label": ("label-pair", "label", "app"),
     **{f"label-{kind}": (f"label-{kind}", "label", "app") for kind in ("rank", "rate", "accept")},
+    "settings": ("settings", "app"),
+    "home": ("home", "begin", "app"),
+    "first": ("first", "begin", "app"),
 }
 #: One earlier judgement is judged again: nothing leads away from it, and esc leaves it as it is.
 SCOPES |= {name.replace("label", "rejudge"): groups for name, groups in SCOPES.items() if "label" in groups}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import ClassVar
 
 from textual.app import ComposeResult
@@ -10,13 +10,11 @@ from textual.binding import BindingType
 from textual.containers import Vertical, VerticalScroll
 from textual.content import Content
 from textual.screen import ModalScreen
-from textual.suggester import SuggestFromList
 from textual.widgets import Input, Static, TextArea
 
 from rlhf_tui.app import keys
 from rlhf_tui.app.widgets.panel import lines, tinted
 from rlhf_tui.errors import UserError
-from rlhf_tui.settings import SettingInfo, catalogue
 
 
 class TextDialog(ModalScreen[None]):
@@ -79,36 +77,20 @@ class ConfirmDialog(ModalScreen[bool]):
 
 
 class LineDialog(ModalScreen[str | None]):
-    """One line to type; enter takes it, esc gives up. `explain` says what the text so far means."""
+    """One line to type; enter takes it, esc gives up."""
 
     BINDINGS: ClassVar[list[BindingType]] = keys.bindings("dialog")
 
-    def __init__(
-        self,
-        title: str,
-        *,
-        start: str = "",
-        hint: str = "",
-        suggestions: Sequence[str] = (),
-        explain: Callable[[str], Content] | None = None,
-    ) -> None:
+    def __init__(self, title: str, *, start: str = "", hint: str = "") -> None:
         super().__init__(classes="window")
         self._title, self._start, self._hint = title, start, hint
-        self._suggestions, self._explain = suggestions, explain
 
     def compose(self) -> ComposeResult:
-        """The line, and below it the explanation."""
+        """The line."""
         with Vertical(classes="dialog small") as box:
             box.border_title = Content(self._title)
             box.border_subtitle = Content("⏎ take · esc leave")
-            suggester = SuggestFromList(self._suggestions, case_sensitive=False) if self._suggestions else None
-            yield Input(self._start, placeholder=self._hint, suggester=suggester, select_on_focus=False, id="line")
-            yield Static(self._explain(self._start) if self._explain else "", markup=False, id="explanation")
-
-    def on_input_changed(self, event: Input.Changed) -> None:
-        """Explain what is there now."""
-        if self._explain:
-            self.query_one("#explanation", Static).update(self._explain(event.value))
+            yield Input(self._start, placeholder=self._hint, select_on_focus=False, id="line")
 
     def on_input_submitted(self, event: Input.Submitted) -> None:
         """Take the line."""
@@ -162,28 +144,3 @@ def help_dialog(screen: str, title: str, keymap: keys.Keymap) -> TextDialog:
     body = [Content.assemble(tinted(key.ljust(width), "accent"), text) for key, text in listed]
     tail = tinted("Hold shift while dragging to select text with the mouse.", "quiet")
     return TextDialog(f"Keys: {title}", lines(*body, "", tail))
-
-
-def setting_dialog(section: str) -> LineDialog:
-    """Change one setting: the name is completed, and its meaning shown while typing."""
-    known = {item.key: item for item in catalogue()}
-    return LineDialog(
-        "Change a setting",
-        start=f"{section}." if section else "",
-        hint="section.key=value",
-        suggestions=[f"{key}=" for key in known],
-        explain=lambda text: explain_setting(text, known),
-    )
-
-
-def explain_setting(text: str, known: dict[str, SettingInfo]) -> Content:
-    """What the setting named in `text` means, or the names that begin like it."""
-    name = text.partition("=")[0].strip()
-    if name in known:
-        item = known[name]
-        bounds = f", {item.bounds}" if item.bounds else ""
-        return lines(item.explanation, tinted(f"{item.kind}{bounds}; default {item.default!r}", "quiet"))
-    matching = [key for key in known if key.startswith(name)]
-    if not matching:
-        return tinted("No setting is called that.", "warn")
-    return lines(tinted("→ completes the name", "quiet"), tinted("  ".join(matching[:24]), "quiet"))
