@@ -8,6 +8,7 @@
         exit.json       how the worker's process ended, as its watcher saw it
         control/        requests to the worker, and its 'paused' and 'waiting' marks
         checkpoints/
+        inputs/         what a PPO run began with, prompts and reward models: a resumed one reads these
         tensorboard/    the same figures as TensorBoard's event files, if run.tensorboard is on
 
 Whether a run lives is asked of the lock, never of a process id: the kernel frees the lock however
@@ -46,6 +47,7 @@ Status = Literal["new", "queued", "running", "paused", "finished", "stopped", "f
 
 PAUSED = "paused"  # in control/: the worker waits to be told to go on
 MODEL_LOCK = "model.lock"  # in runs/: locked by the worker that has the model (see `turn`)
+INPUTS = "inputs"  # the inputs of a run that has begun, held still
 WAITING = "waiting"  # in control/: the worker waits for the model; holds its place in the queue
 _NAME = re.compile(r"(?P<kind>[a-z][a-z0-9_]*)-(?P<number>\d{4,})")
 #: The adapters that a run of a kind reads.

@@ -58,7 +58,7 @@ def _steps(run: RunFolder) -> str:
 
 def _models(run: RunFolder) -> str:
     """A reward run trains one model after the other; a finished one needs its checkpoints no more."""
-    finished = {path.parent.name for path in run.path.glob("fits/*/fit.json")}
+    finished = {path.parent.name for path in run.path.glob("fits/*/fit.json") if not path.parent.suffix}
     step = _newest_step(folder for folder in run.checkpoints.glob("*/") if folder.name not in finished)
     if not finished:
         return "" if step is None else f"step {step} is saved"

@@ -31,7 +31,7 @@ from rlhf_tui.runs import pausing
 from rlhf_tui.runs.control import Control, StopRequested, clear, clear_stale, stop_signal
 from rlhf_tui.runs.ending import log_header
 from rlhf_tui.runs.events import Alert, Done, EventSink, Launch
-from rlhf_tui.runs.folder import RunBusy, RunFolder, find, makers
+from rlhf_tui.runs.folder import INPUTS, RunBusy, RunFolder, find, makers
 from rlhf_tui.runs.journal import DiskFull, JournalWriter
 from rlhf_tui.runs.modes import modes
 from rlhf_tui.runs.notify import accompany, not_told
@@ -192,6 +192,8 @@ def _carry_out(
 def _tell_of_new_adapters(project: Project, run: RunFolder, emit: EventSink) -> None:
     """A run reads the adapters that are there when its turn comes, which may not be those it was made for."""
     made_for = run.record.parents
+    if (run.path / INPUTS).is_dir():
+        return  # it has begun, and reads what it began with
     for kind, name in makers(project, run.kind).items():
         if kind in made_for and made_for[kind] != name:
             emit(

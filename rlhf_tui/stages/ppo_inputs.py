@@ -23,14 +23,13 @@ from rlhf_tui.model.base import Base
 from rlhf_tui.model.manifest import read_manifest, saved_reading
 from rlhf_tui.model.roles import Roles
 from rlhf_tui.runs.events import Alert
-from rlhf_tui.runs.folder import RunFolder
+from rlhf_tui.runs.folder import INPUTS, RunFolder
 from rlhf_tui.runs.worker import StageContext
 from rlhf_tui.stages.gathering import add_reward_model, fitting_prompts, prompts_that_fit
 from rlhf_tui.swap import replacing
 from rlhf_tui.training.ppo import TrainPrompt
 from rlhf_tui.training.rollout import Scoring
 
-INPUTS = "inputs"
 _PROMPTS, _REWARD, _GOLD = "prompts.json", "reward", "gold"
 _SECOND_MODEL = "fits/member-2/adapter"  # in the folder of a reward run with reward.ensemble of 2 or more
 
