@@ -472,7 +472,8 @@ async def test_every_key_on_every_screen(
         for key in pressed:
             if key == "q":
                 continue
-            while isinstance(app.screen, ModalScreen) or (screen != "label" and isinstance(app.screen, LabelScreen)):
+            over = ModalScreen | SettingsScreen if screen == "label" else ModalScreen | SettingsScreen | LabelScreen
+            while isinstance(app.screen, over):
                 await pilot.press("escape")
                 await pilot.pause()
             if app._screen_name(app.screen) != screen:
