@@ -40,14 +40,15 @@ app.add_typer(cli_runs.export, name="export")
 
 @app.command("open", hidden=True)
 def open_app(directory: Annotated[Path, typer.Argument(metavar="[DIR]")] = HERE) -> None:
-    """Open the app on a project."""
+    """Open the app on a project, or, where there is none, at Home: with all projects, and the way to a first one."""
     from rlhf_tui.project import open_project
+    from rlhf_tui.projects import seems_project
 
-    project = open_project(directory)
+    project = open_project(directory) if seems_project(directory) or not verbs.is_terminal() else None
     verbs.require_terminal("The app")
-    from rlhf_tui.app.app import run_app
+    from rlhf_tui.app.session import run_session
 
-    run_app(project)
+    run_session(project, Path.cwd() if project else directory)
 
 
 @app.command()
@@ -71,16 +72,13 @@ def init(
     as_json: Json = False,
 ) -> None:
     """Make a new project."""
-    from rlhf_tui.locate import require
-    from rlhf_tui.project import create_project
+    from rlhf_tui.projects import new_project
     from rlhf_tui.runs.trust import trust_typed
 
-    found = require(model)
-    name = found.path if found.kind == "folder" else found.name
-    project = create_project(directory, overrides=[f"model.name={name}", *(settings or ())])
+    project = new_project(directory, model, settings or ())
     trust_typed(project.root, settings or ())
     verbs.say(
-        {"project": str(project.root), "model": name},
+        {"project": str(project.root), "model": project.settings().model.name},
         f"{project.root} is ready.\nNext: 'rlhf-tui prompts import FILE --project {directory}', then 'rlhf-tui "
         f"{directory}'.",
         as_json,
@@ -170,9 +168,9 @@ def label(
         left = label_plain(opened, rater, rules=rules, source=sys.stdin, out=out)
         verbs.say(left.as_dict(), left.text(), as_json)
         return
-    from rlhf_tui.app.app import run_app
+    from rlhf_tui.app.session import run_session
 
-    run_app(opened, start="label", rater=rater, rules=rules)
+    run_session(opened, Path.cwd(), start="label", rater=rater, rules=rules)
 
 
 @app.command()

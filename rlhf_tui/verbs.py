@@ -74,50 +74,19 @@ def run_export(
 
 def run_demo(directory: Path, headless: bool, overrides: Sequence[str], as_json: bool) -> None:
     """Make the demo project or take up the one that is there; follow its run in the app or on the console."""
-    project, run = _demo(directory, overrides)
-    finished = run.status() == "finished"
-    if not finished:
-        launch_or_join(project, run)
+    from rlhf_tui.demo.start import start_demo
+
+    project, run, finished = start_demo(directory, overrides)
     if headless or as_json or not is_terminal():
         follow_and_report(project, run, as_json)
         return
-    from rlhf_tui.app.app import run_app
+    from rlhf_tui.app.session import run_session
 
-    run_app(project, follow=None if finished else run)
+    run_session(project, Path.cwd(), follow=None if finished else run)
     typer.echo(
         f"The project is in {project.root}. 'rlhf-tui {shlex.quote(str(directory))}' opens it again; "
         "runs go on by themselves."
     )
-
-
-def _demo(directory: Path, overrides: Sequence[str]) -> tuple[Project, RunFolder]:
-    from rlhf_tui import settings
-    from rlhf_tui.demo import SETTINGS, STAGES, create_demo_project
-    from rlhf_tui.locate import require
-    from rlhf_tui.project import CONFIG, open_project
-    from rlhf_tui.runs.folder import create_run, latest
-    from rlhf_tui.runs.trust import trust_typed
-
-    options = {"stages": list(STAGES)}
-    if not (directory / CONFIG).exists():
-        model = settings.load(directory / CONFIG, [*SETTINGS, *overrides]).model
-        require(model.name, model.revision)
-        project = create_demo_project(directory, tuple(overrides))
-        trust_typed(project.root, overrides)
-        return project, create_run(project, "demo", options=options)
-    project = open_project(directory)
-    run = latest(project, "demo")
-    if run is None:
-        model = project.settings(overrides).model
-        require(model.name, model.revision)
-        trust_typed(project.root, overrides)
-        return project, create_run(project, "demo", overrides=overrides, options=options)
-    if overrides:
-        raise UsageError(
-            f"{run.name} of {project.root} goes on with the settings it was started with.",
-            todo="Leave out --set, or name another folder for a new demo.",
-        )
-    return project, run
 
 
 # -- runs that are there --------------------------------------------------------------------------

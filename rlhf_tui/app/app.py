@@ -94,6 +94,7 @@ class RlhfApp(App[None]):
         start: str = "",
         rater: str = "",
         rules: Rules | None = None,
+        greeting: str = "",
         keymap: keys.Keymap | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -111,6 +112,8 @@ class RlhfApp(App[None]):
         self._following = False
         self._followed = ""
         self._start_at = start
+        self._greeting = greeting
+        self.going_home = False
         self._trouble = ""
         self._clock = clock
 
@@ -125,6 +128,8 @@ class RlhfApp(App[None]):
         self._open()
         if not self.overview.project.writable:
             self.notify("This folder is read-only: look around, but nothing can be judged or started.", timeout=10)
+        if self._greeting:
+            self.notify(self._greeting, markup=False, timeout=15)
         self.set_interval(0.5, self.look)
         if not self.is_headless:
             terminal.leave_on_signals(self.exit)
@@ -212,11 +217,16 @@ class RlhfApp(App[None]):
             self.notify("No run of this stage has been started yet.", timeout=3)
             return
         self.push_screen(
-            TextDialog(f"Log of {run.name}", _log(run.folder), fresh=lambda: _log(run.folder)),
+            TextDialog(f"Log of {run.name}", log_text(run.folder), fresh=lambda: log_text(run.folder)),
         )
 
     def action_leave(self) -> None:
         """Leave; a run goes on."""
+        self.exit()
+
+    def action_home(self) -> None:
+        """Leave the project for the list of all projects; a run goes on."""
+        self.going_home = True
         self.exit()
 
     def action_edit_setting(self) -> None:
@@ -417,7 +427,8 @@ class RlhfApp(App[None]):
         self._close_messages_no_wait()
 
 
-def _log(run: RunFolder) -> str:
+def log_text(run: RunFolder) -> str:
+    """The end of a run's log, and above it how the run ended if it broke off."""
     tail = run.log_tail(LOG_LINES) or ["The log is empty."]
     end = ending(run)
     told = [end.what, end.why, end.todo, ""] if end is not None and end.status in BROKEN else []
@@ -431,24 +442,32 @@ def run_app(
     start: str = "",
     rater: str = "",
     rules: Rules | None = None,
-) -> None:
-    """Show the project until the user leaves.
+    greeting: str = "",
+) -> bool:
+    """Show the project until the user leaves it; whether for Home, where all projects are.
 
     `follow` is a demo run whose stages the app moves along with; `start` names the screen to open with
     ('label', or a stage) instead of the one the project is at; `rater` and `rules` are those of labelling,
-    instead of the project's own. Raises UserError without a terminal, or for a broken file of keys.
+    instead of the project's own; `greeting` is said once. Raises UserError without a terminal, or for a broken
+    file of keys.
     """
+    require_terminal()
+    own_keys = load_keymap(key_file())
+    app = RlhfApp(project, follow=follow, start=start, rater=rater, rules=rules, greeting=greeting, keymap=own_keys)
+    app.run()
+    if app.announced:
+        print(announcing.FORMER_TITLE, end="", file=sys.__stderr__, flush=True)
+    live = app.overview.live
+    if live is not None and not app.going_home:
+        print(f"{live.name} goes on. Come back with: rlhf-tui {shlex.quote(str(project.root))}")
+    return app.going_home
+
+
+def require_terminal() -> None:
+    """Raise UserError when there is no terminal to draw on."""
     if not (sys.stdin.isatty() and sys.__stderr__ is not None and sys.__stderr__.isatty()):
         raise UserError(
             "The app needs a terminal.",
             why="Its input or output is not one.",
             todo="Run it in a terminal, or use the other verbs: 'rlhf-tui --help'.",
         )
-    own_keys = load_keymap(key_file())
-    app = RlhfApp(project, follow=follow, start=start, rater=rater, rules=rules, keymap=own_keys)
-    app.run()
-    if app.announced:
-        print(announcing.FORMER_TITLE, end="", file=sys.__stderr__, flush=True)
-    live = app.overview.live
-    if live is not None:
-        print(f"{live.name} goes on. Come back with: rlhf-tui {shlex.quote(str(project.root))}")

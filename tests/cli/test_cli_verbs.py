@@ -278,3 +278,18 @@ def test_a_model_folder_with_letters_of_the_world(cli, tmp_path: Path) -> None:
     (folder / "config.json").write_text("{}")
     assert cli("init", tmp_path / "new", "--model", folder).code == 0
     assert open_project(tmp_path / "new").settings().model.name == str(folder)
+
+
+def test_in_a_terminal_a_folder_without_a_project_opens_home_there(
+    cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown: list[Path] = []
+    monkeypatch.setattr("rlhf_tui.app.home.run_home", shown.append)
+    monkeypatch.chdir(tmp_path)
+    assert "is not an rlhf-tui project" in cli().err  # no terminal, no Home
+    monkeypatch.setattr(verbs, "is_terminal", lambda: True)
+    assert cli().code == 0
+    assert cli(tmp_path).code == 0
+    assert [path.resolve() for path in shown] == [tmp_path, tmp_path]
+    (tmp_path / "rlhf.toml").write_text("")  # what is left of a project is told so
+    assert "is not an rlhf-tui project" in cli().err

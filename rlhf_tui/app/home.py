@@ -1,0 +1,135 @@
+"""Home: the app while no project is open. It ends with the project that was chosen, or with none."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+from rich.text import Text
+from textual.app import App, SystemCommand
+from textual.binding import BindingType
+from textual.filter import LineFilter
+from textual.screen import Screen
+
+from rlhf_tui.app import keys, terminal
+from rlhf_tui.app.app import log_text, require_terminal
+from rlhf_tui.app.glyphs import PlainFilter, ascii_wanted
+from rlhf_tui.app.keyfile import key_file, load_keymap
+from rlhf_tui.app.look import CALM, HEIGHTS, WIDTHS
+from rlhf_tui.app.screens.dialogs import TextDialog, help_dialog
+from rlhf_tui.app.screens.home import HomeScreen
+from rlhf_tui.project import Project
+from rlhf_tui.projects import list_file
+from rlhf_tui.runs.folder import RunFolder
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A project to open; `follow`, `start` and `greeting` as `run_app` takes them."""
+
+    project: Project
+    follow: RunFolder | None = None
+    start: str = ""
+    greeting: str = ""
+
+    def how(self) -> dict[str, Any]:
+        """All but the project."""
+        return {"follow": self.follow, "start": self.start, "greeting": self.greeting}
+
+
+class HomeApp(App[Choice]):
+    """One screen with the projects of this machine, or with the first steps."""
+
+    CSS_PATH = "app.tcss"
+    TITLE = "rlhf_tui"
+    BINDINGS: ClassVar[list[BindingType]] = keys.bindings("app")
+    HORIZONTAL_BREAKPOINTS = WIDTHS
+    VERTICAL_BREAKPOINTS = HEIGHTS
+
+    def __init__(self, base: Path, *, keymap: keys.Keymap | None = None) -> None:
+        """`base` is the folder in which new projects are made."""
+        super().__init__()
+        self.keymap: keys.Keymap = keymap or {}
+        self.base = base.resolve()
+        self.animation_level = "none"
+        self._plain = [PlainFilter()] if ascii_wanted() else []
+
+    def on_mount(self) -> None:
+        """Show the screen; leave in order when the terminal goes."""
+        self.set_keymap(dict(self.keymap))
+        self.register_theme(CALM)
+        self.theme = "calm"
+        self.push_screen(HomeScreen())
+        if not self.is_headless:
+            terminal.leave_on_signals(self.exit)
+            self.set_interval(1.0, self._leave_when_hung_up)
+
+    def choose(self, project: Project, *, follow: RunFolder | None = None, start: str = "", greeting: str = "") -> None:
+        """Leave Home for a project."""
+        self.exit(Choice(project, follow, start, greeting))
+
+    def action_help(self) -> None:
+        """The keys of Home."""
+        self.push_screen(help_dialog(self._home.keys_named, "Home", self.keymap))
+
+    def action_copy_command(self) -> None:
+        """Show the command line that opens the lit project and hand it to the terminal's clipboard."""
+        lit = self._home.lit
+        command = f"rlhf-tui {shlex.quote(lit.known.root)}" if lit else "rlhf-tui init my-assistant"
+        self.copy_to_clipboard(command)
+        self.notify(command, title="Copied, if your terminal allows it", markup=False, timeout=8)
+
+    def action_show_log(self) -> None:
+        """The end of the log of the run that goes on in the lit project."""
+        run = self._home.lit.live if self._home.lit else None
+        if run is None:
+            self.notify("No run is going on in this project.", timeout=3)
+            return
+        self.push_screen(TextDialog(f"Log of {run.name}", log_text(run), fresh=lambda: log_text(run)))
+
+    def action_leave(self) -> None:
+        """Leave; runs go on."""
+        self.exit()
+
+    def get_line_filters(self) -> Sequence[LineFilter]:
+        """Textual's own filters, and the one for plain ASCII when it is asked for."""
+        return [*super().get_line_filters(), *self._plain]
+
+    def get_system_commands(self, screen: Screen[Any]) -> Iterable[SystemCommand]:
+        """The command palette: every action of the screen, and the theme."""
+        for action in keys.actions(self._home.keys_named, self.keymap):
+            yield SystemCommand(f"{action.label} ({action.shown})", action.help, self._runner(action.call))
+        yield SystemCommand("Theme", "Choose other colours.", self.action_change_theme)
+
+    @property
+    def _home(self) -> HomeScreen:
+        return next(screen for screen in self.screen_stack if isinstance(screen, HomeScreen))
+
+    def _runner(self, call: str) -> Callable[[], None]:
+        def run() -> None:
+            self.call_later(self.run_action, call, self._home)
+
+        return run
+
+    def _leave_when_hung_up(self) -> None:
+        if terminal.hung_up():
+            self.exit()
+
+    def _fatal_error(self) -> None:
+        """Keep the traceback in a file only the user can read; print no values of variables."""
+        error = sys.exc_info()[1] or self._exception
+        kept = terminal.keep_crash(list_file().parent, error) if error else None
+        where = f"Its traceback is in {kept}" if kept else "Its traceback could not be written."
+        self._exit_renderables.append(Text(f"rlhf-tui met a bug: {type(error).__name__}: {error}\n{where}"))
+        self._close_messages_no_wait()
+
+
+def run_home(base: Path) -> Choice | None:
+    """Show Home until a project is chosen; None: the user left. Raises UserError as `run_app` does."""
+    require_terminal()
+    app = HomeApp(base, keymap=load_keymap(key_file()))
+    return app.run()
