@@ -83,7 +83,7 @@ class Roles:
         self._named = list(self.base.model.named_parameters())
         if role in WITH_HEAD:
             self._heads[role] = ScalarHead(self.base.model.config.get_text_config().hidden_size, self.base.device)
-        self._activate(role)
+        self._rest()
 
     def _quicken(self) -> None:
         """Let adapted layers, norms and gated blocks give the same in fewer passes, keeping less for the gradient."""

@@ -338,6 +338,13 @@ async def test_trouble_after_the_answer_is_stored_still_leads_back(prompted: Pro
         await it.press("escape")
 
 
+async def test_looking_for_more_between_the_answer_and_the_end_is_harmless(prompted: Project, desk: Open) -> None:
+    async with answered_while(desk, prompted, Queue, "refresh") as it:
+        (screen,) = [one for one in it.app.screen_stack if isinstance(one, RejudgeScreen)]
+        screen._look_for_more()  # the clock's, under the window that tells of the trouble
+        await it.press("escape")
+
+
 def test_the_keys_of_a_second_look() -> None:
     for kind in ("pair", "rank", "rate", "accept"):
         one, again = keys.screen_of(kind), keys.rejudging(keys.screen_of(kind))

@@ -304,7 +304,8 @@ def test_features_are_the_bases_own_whatever_the_adapters_say(fresh_roles: Fresh
     roles = fresh_roles()
     pairs = tasteful(5, seed=1)
     sizes = MicroBatching(roles.base, 64, "off")
-    found = base_features(roles.base, candidates_of(pairs), [Reading()], sizes)[Reading()]
+    with roles.reference():
+        found = base_features(roles.base, candidates_of(pairs), [Reading()], sizes)[Reading()]
     stack = roles.base.model.get_decoder()
     with torch.no_grad(), roles.reference():
         for pair in pairs:

@@ -73,6 +73,9 @@ class RejudgeScreen(LabelScreen):
         else:
             super().show_task()
 
+    def _show_nothing(self) -> None:
+        """The answer is stored, and the screen is about to close: what the next task may be is no matter here."""
+
     def on_screen_resume(self) -> None:
         """A window over an answer that is stored has closed: there is nothing left to do here."""
         super().on_screen_resume()
