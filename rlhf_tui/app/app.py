@@ -41,6 +41,7 @@ from rlhf_tui.app.screens.reward import RewardScreen
 from rlhf_tui.app.screens.settings import SettingsScreen
 from rlhf_tui.app.screens.stage import StageScreen
 from rlhf_tui.app.settings_form import SECTION_OF_STAGE, SettingsForm
+from rlhf_tui.app.widgets.chart import Chart
 from rlhf_tui.app.widgets.status import StageBar
 from rlhf_tui.errors import UserError
 from rlhf_tui.preferences.display import clean
@@ -199,10 +200,12 @@ class RlhfApp(App[None]):
         self.action_stage(names[(names.index(self.current_mode) + by) % len(names)])
 
     def action_help(self) -> None:
-        """The keys of the screen on top."""
+        """The keys of the screen on top, and what the lit chart means."""
         name = self._screen_name(self.screen)
         titles = {**dict(keys.STAGES), SettingsScreen.keys_named: "Settings"}
-        self.push_screen(help_dialog(name, titles.get(name, "Label"), self.keymap))
+        lit = self.screen.focused
+        about = lit.metric if isinstance(lit, Chart) else ""
+        self.push_screen(help_dialog(name, titles.get(name, "Label"), self.keymap, lit=about))
 
     def action_copy_command(self) -> None:
         """Show the command line of this screen and hand it to the terminal's clipboard (OSC 52)."""

@@ -61,7 +61,14 @@ class Series:
     def __init__(self) -> None:
         self.buckets: list[Bucket] = []
         self.latest = math.nan
+        #: The first value that was a number: what some limits are counted from.
+        self.first = math.nan
         self._points_per_bucket = 1
+
+    @property
+    def points_per_bucket(self) -> int:
+        """How many values are merged into one: the finest that can still be told apart."""
+        return self._points_per_bucket
 
     def __len__(self) -> int:
         """How many values the series has taken in and still covers."""
@@ -76,9 +83,13 @@ class Series:
         while buckets and buckets[-1].first >= step:
             buckets.pop()
         tail = buckets[-1] if buckets else None
-        if tail is not None and tail.last >= step:
+        if tail is None:
+            self.first, self._points_per_bucket = math.nan, 1
+        elif tail.last >= step:
             tail.last = step - 1
         self.latest = value
+        if math.isnan(self.first) and math.isfinite(value):
+            self.first = value
         if tail is not None and tail.count + tail.missing < self._points_per_bucket:
             tail.take(step, value)  # nearly every value of a long run: no bucket is made for it
             return

@@ -37,6 +37,8 @@ class Timed(Generic[News]):
 
     at: float
     news: News
+    step: int = 0
+    """the last step that had been reported then"""
 
 
 @dataclass
@@ -98,6 +100,8 @@ class RunState:
         self.latest: dict[str, float] = {}
         self.series: dict[str, Series] = {}
         self.samples: deque[Sample] = deque(maxlen=SAMPLES)
+        #: By source and prompt: the first completion for it, of the `PROMPTS` prompts that came first.
+        self.firsts: dict[tuple[str, str], Sample] = {}
         self.comparisons: dict[str, Comparison] = {}
         self.memory: Memory | None = None
         self.alerts: deque[Timed[Alert]] = deque(maxlen=ALERTS)
@@ -126,9 +130,9 @@ class RunState:
             case Memory() as memory:
                 self.memory = memory
             case Alert() as alert:
-                _add_once(self.alerts, Timed(stamped.t, alert))
+                _add_once(self.alerts, Timed(stamped.t, alert, self.step))
             case Checkpoint() as checkpoint:
-                _add_once(self.checkpoints, Timed(stamped.t, checkpoint))
+                _add_once(self.checkpoints, Timed(stamped.t, checkpoint, self.step))
             case Done() as done:
                 self.done = done
 
@@ -156,15 +160,28 @@ class RunState:
 
     def _sampled(self, sample: Sample) -> None:
         if sample.source not in ("before", "after"):
-            while self._resumed and self.samples and self.samples[-1].step >= sample.step:
-                self.samples.pop()  # a run that goes on from a checkpoint repeats its steps
-            self._resumed = False
+            if self._resumed:
+                self._rewind_samples(sample.step)
             self.samples.append(sample)
+            if len(self.firsts) < PROMPTS:
+                self.firsts.setdefault((sample.source, sample.prompt), sample)
             return
         if sample.prompt not in self.comparisons and len(self.comparisons) >= PROMPTS:
             return
         comparison = self.comparisons.setdefault(sample.prompt, Comparison(sample.prompt))
         (comparison.before if sample.source == "before" else comparison.after).append(sample)
+
+    def first_for(self, sample: Sample) -> Sample:
+        """The first completion for the same prompt: the sample itself when it is that, or none has been kept."""
+        return self.firsts.get((sample.source, sample.prompt), sample)
+
+    def _rewind_samples(self, step: int) -> None:
+        """A run that goes on from a checkpoint repeats its steps from `step` on."""
+        self._resumed = False
+        while self.samples and self.samples[-1].step >= step:
+            self.samples.pop()
+        for key in [key for key, first in self.firsts.items() if first.step >= step]:
+            del self.firsts[key]
 
 
 def _add_once(known: deque[Timed[News]], new: Timed[News]) -> None:

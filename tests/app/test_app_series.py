@@ -126,9 +126,45 @@ def test_a_missing_value_breaks_the_line() -> None:
 
 
 def test_the_rule_is_dotted_behind_the_line() -> None:
-    picture = plot.draw_ascii(series([1.0, 1.0]), 9, 3, rule=0.0)
+    picture = plot.draw_ascii(series([1.0, 1.0]), 9, 3, plot.Look(levels=(plot.Level(0.0),)))
     assert picture.rows[0] == "*" * 9
     assert picture.rows[2] == "-   -   -"
+
+
+def test_a_level_carries_its_word_where_it_hides_least_of_the_line() -> None:
+    rising = plot.draw_ascii(series([0.0, 1.0, 2.0, 3.0]), 16, 4, plot.Look(levels=(plot.Level(3.0, "limit"),)))
+    assert rising.rows[0].startswith("limit")
+    falling = plot.draw_ascii(series([3.0, 2.0, 1.0, 0.0]), 16, 4, plot.Look(levels=(plot.Level(3.0, "limit"),)))
+    assert falling.rows[0].endswith("limit")
+
+
+def test_the_best_step_and_the_cursor_are_rules_down_behind_the_line() -> None:
+    picture = plot.draw_ascii(series([1.0] * 21), 21, 5, plot.Look(best=6, cursor=16))
+    assert picture.rows[0][5] == "!"
+    assert picture.rows[0][6:10] == "best"
+    assert [row[15] for row in picture.rows] == ["|", "|", "*", "|", "|"]
+    outside = plot.draw_ascii(series([1.0] * 21), 21, 5, plot.Look(span=(10, 21), best=6, cursor=3))
+    assert "best" not in "".join(outside.rows)
+    assert "|" not in "".join(outside.rows)
+
+
+def test_a_span_shows_only_its_steps_from_edge_to_edge() -> None:
+    made = series([float(step) for step in range(1, 101)])
+    cols = plot.columns(made, 11, (40, 50))
+    assert {at: col.mean for at, col in cols.items()} == {at: 40.0 + at for at in range(11)}
+    picture = plot.draw(made, 10, 4, plot.Look(span=(40, 50)))
+    assert (picture.low, picture.high) == (40.0, 50.0)
+
+
+def test_a_series_that_begins_later_begins_later_in_a_shared_span() -> None:
+    assert list(plot.columns(series([1.0, 2.0], start=9), 10, (1, 10))) == [8, 9]
+
+
+def test_a_log_scale_puts_each_power_of_ten_as_far_from_the_next() -> None:
+    made = series([1.0, 10.0, 100.0, 1000.0])
+    assert plot.draw_ascii(made, 4, 4, plot.Look(log=True)).rows == ("   *", "  * ", " *  ", "*   ")
+    below = plot.draw_ascii(series([0.0, 10.0]), 4, 4, plot.Look(log=True))
+    assert below == plot.draw_ascii(series([0.0, 10.0]), 4, 4)
 
 
 @given(
@@ -137,7 +173,10 @@ def test_the_rule_is_dotted_behind_the_line() -> None:
     st.integers(0, 12),
 )
 def test_any_values_in_any_size_give_a_picture_of_that_size(values: list[float], width: int, height: int) -> None:
-    for make in (plot.draw, plot.draw_ascii):
-        picture = make(series(values), width, height)
+    look = plot.Look((2, 30), True, (plot.Level(0.5, "limit"), plot.Level(math.nan, "none")), 7, 9)
+    drawn = [
+        make(series(values), width, height, how) for make in (plot.draw, plot.draw_ascii) for how in (plot.PLAIN, look)
+    ]
+    for picture in drawn:
         assert len(picture.rows) == len(picture.kinds) == height
         assert all(len(row) == len(kinds) == width for row, kinds in zip(picture.rows, picture.kinds, strict=True))

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from rlhf_tui.app.state import SAMPLES, Pace, RunState
+from rlhf_tui.app.state import PROMPTS, SAMPLES, Pace, RunState
 from rlhf_tui.runs.events import (
     Alert,
     Checkpoint,
@@ -176,3 +176,41 @@ def test_any_cut_of_the_journal_gives_the_same_state(tmp_path: Path, ppo_events:
     for cut in range(0, len(whole), 97):
         assert folded([cut]) == expected
     assert folded(list(range(0, len(whole), 333))) == expected
+
+
+def drawn(step: int, prompt: str, source: str = "policy") -> Sample:
+    return Sample(step, prompt, f"at {step}", {}, source)
+
+
+def test_the_first_completion_for_a_prompt_outlives_the_samples() -> None:
+    first, held = drawn(1, "Why?"), drawn(1, "Why?", "heldout")
+    others = [drawn(step, f"Other {step}?") for step in range(2, SAMPLES + 20)]
+    state = fold(LAUNCH, first, held, *others, newest := drawn(99, "Why?"))
+    assert first not in state.samples
+    assert state.first_for(newest) is first
+    assert state.first_for(drawn(100, "Why?", "heldout")) is held
+    unseen = drawn(100, "Never drawn?")
+    assert state.first_for(unseen) is unseen
+
+
+def test_first_completions_are_bounded() -> None:
+    state = fold(LAUNCH, *(drawn(step, f"Prompt {step}?") for step in range(1, PROMPTS + 50)))
+    assert len(state.firsts) == PROMPTS
+
+
+def test_a_resumed_run_forgets_the_first_completions_that_it_repeats() -> None:
+    kept, lost, again = drawn(1, "Kept?"), drawn(5, "Lost?"), drawn(4, "Lost?")
+    state = fold(LAUNCH, kept, lost, LAUNCH, again)
+    assert state.first_for(drawn(9, "Kept?")) is kept
+    assert state.first_for(drawn(9, "Lost?")) is again
+
+
+def test_news_know_after_which_step_they_came() -> None:
+    state = fold(LAUNCH, Metric(7, {"score": 1.0}), Alert("note", "code", "message"), Checkpoint(7, "checkpoints/x"))
+    assert [state.alerts[0].step, state.checkpoints[0].step] == [7, 7]
+
+
+def test_the_first_value_of_a_series_stays_known_when_values_are_merged() -> None:
+    state = fold(*(Metric(step, {"length": math.nan if step == 1 else float(step)}) for step in range(1, 3000)))
+    assert state.line("length").first == 2.0
+    assert state.line("length").points_per_bucket == 8

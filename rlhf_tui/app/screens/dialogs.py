@@ -12,7 +12,7 @@ from textual.content import Content
 from textual.screen import ModalScreen
 from textual.widgets import Input, Static, TextArea
 
-from rlhf_tui.app import keys
+from rlhf_tui.app import glossary, keys
 from rlhf_tui.app.widgets.panel import lines, tinted
 from rlhf_tui.errors import UserError
 
@@ -137,10 +137,19 @@ def error_dialog(error: UserError) -> TextDialog:
     return TextDialog("That did not work", Content("\n\n").join(parts))
 
 
-def help_dialog(screen: str, title: str, keymap: keys.Keymap) -> TextDialog:
-    """Every key of a screen."""
+def help_dialog(screen: str, title: str, keymap: keys.Keymap, *, lit: str = "") -> TextDialog:
+    """Every key of a screen; before them what the number means whose chart is `lit`."""
     listed = keys.help_rows(screen, keymap)
     width = max(len(key) for key, _ in listed) + 2
     body = [Content.assemble(tinted(key.ljust(width), "accent"), text) for key, text in listed]
     tail = tinted("Hold shift while dragging to select text with the mouse.", "quiet")
-    return TextDialog(f"Keys: {title}", lines(*body, "", tail))
+    return TextDialog(f"Keys: {title}", lines(*_about(lit), *body, "", tail))
+
+
+def _about(metric: str) -> list[Content | str]:
+    """What a number means, what is healthy, and what to do when it is not."""
+    said = glossary.explained(metric)
+    if not said:
+        return []
+    told = [Content.assemble(tinted(f"{heading}: ", "quiet"), text) for heading, text in said]
+    return [Content.styled(glossary.label(metric), "bold"), *told, ""]

@@ -18,11 +18,13 @@ from textual.widgets import Static
 from rlhf_tui.app import keys, words
 from rlhf_tui.app.appraisal import LEVELS, Appraisal, with_handles
 from rlhf_tui.app.overview import Overview, Watched
+from rlhf_tui.app.plot import Level
 from rlhf_tui.app.screens import reward_panels
+from rlhf_tui.app.screens.ppo_charts import ChartKeys, read_line
 from rlhf_tui.app.screens.reward_pictures import CALIBRATION, CURVE, captioned
 from rlhf_tui.app.screens.reward_windows import BestOfDialog, DisagreementsDialog, ReportDialog
 from rlhf_tui.app.screens.stage import StageScreen, progress_body
-from rlhf_tui.app.widgets.chart import Chart
+from rlhf_tui.app.widgets.chartgrid import Charted, ChartGrid, Usual
 from rlhf_tui.app.widgets.panel import Body, Panel, Row, lines, rows, tinted
 from rlhf_tui.assessment.records import Report
 from rlhf_tui.assessment.report_sections import measured_whose
@@ -37,11 +39,15 @@ MEASURED, MEASURED_WIDE = 5, 7
 PATIENCE = 0.5  # seconds that a look at the labels waits for another program's lock
 
 
-class RewardScreen(StageScreen):
+#: The charts of a training, the most telling first.
+USUAL = Usual(("loss", "accuracy", "heldout_loss", "heldout_accuracy", "margin", "grad_norm"), few=2, many=6)
+
+
+class RewardScreen(ChartKeys, StageScreen):
     """While it trains, curves; after that the verdict with its reasons, and what to do next."""
 
     STAGE = "reward"
-    BINDINGS: ClassVar[list[BindingType]] = keys.bindings("reward")
+    BINDINGS: ClassVar[list[BindingType]] = keys.bindings("reward", "charts")
 
     class Hashed(Message):
         """The hash of the labels as they are now; empty when they could not be read."""
@@ -61,13 +67,7 @@ class RewardScreen(StageScreen):
         """Two layouts: the curves while there is no report, the report once there is one."""
         with Container(id="training", classes="page"):
             yield Panel("Training", id="progress")
-            with Container(classes="charts two"):
-                yield Chart("loss", "train loss")
-                yield Chart("accuracy", "train accuracy", rule=0.5)
-                yield Chart("heldout_loss", "held-out loss", classes="only-large")
-                yield Chart("heldout_accuracy", "held-out accuracy", rule=0.5, classes="only-large")
-                yield Chart("margin", "margin", rule=0.0, classes="only-large")
-                yield Chart("grad_norm", "gradient norm", classes="only-large")
+            yield ChartGrid(USUAL, unit="step", id="curves")
             with Container(classes="side-by-side facts"):
                 yield Panel("Held-out pairs", id="result")
                 yield Panel("Setup", id="setup")
@@ -108,6 +108,11 @@ class RewardScreen(StageScreen):
         """Why a finished run's report cannot be shown, once that has been tried."""
         return self._appraisal.trouble if self._finished else None
 
+    @property
+    def has_charts(self) -> bool:
+        """The charts make room for the report."""
+        return bool(self.query_one("#training").display)
+
     def show(self, view: Overview) -> None:
         """Fill whichever layout is up."""
         run, report = self.run_shown, self.report
@@ -124,10 +129,16 @@ class RewardScreen(StageScreen):
         run = self.run_shown
         panel = self.query_one("#progress", Panel)
         back = f"{self._key('reward.curves')} shows the report" if self.has_report else ""
-        panel.show(progress_body(run) if run else before_start(view), note=back)
-        for chart in self.query(Chart):
-            if run:
-                chart.show(run.state.line(chart.metric), note=heldout_note(chart.metric, run))
+        grid = self.grid
+        read = grid.readout() if grid.lit else ""
+        if read:
+            panel.show(lambda width, _: read_line(read, width), note=grid.range_words())
+        else:
+            panel.show(progress_body(run) if run else before_start(view), note=back or grid.range_words())
+        if run:
+            grid.show(Charted(run.state.series, notes=lambda name: heldout_note(name, run), levels=coin))
+        else:
+            grid.show(Charted({}, levels=coin))
         result = self.query_one("#result", Panel)
         result.show(
             unreadable(self._key("reward.report")) if self._trouble else heldout(run),
@@ -219,9 +230,6 @@ class RewardScreen(StageScreen):
                 self.notify("There is no report yet: it comes when a training has finished.", timeout=3)
         return report
 
-    def _key(self, action_id: str) -> str:
-        return keys.key_of(self.STAGE, action_id, self.rlhf.keymap)
-
     def _stale(self, report: Report, view: Overview) -> bool:
         """Whether the labels are others now. A thread makes their hash, only after they have been written to."""
         if view.labels_seen != self._hashed:
@@ -262,6 +270,12 @@ def heldout_result(run: Watched | None) -> Mapping[str, Any]:
     done = run.state.done if run else None
     found = done.result.get("heldout") if done else None
     return found if isinstance(found, Mapping) else {}
+
+
+def coin(metric: str) -> tuple[Level, ...]:
+    """What a coin would get, as a level in the chart."""
+    guess = {"accuracy": 0.5, "heldout_accuracy": 0.5, "loss": math.log(2), "heldout_loss": math.log(2), "margin": 0.0}
+    return (Level(guess[metric], "coin", always="loss" not in metric),) if metric in guess else ()
 
 
 def heldout_note(metric: str, run: Watched) -> str:
