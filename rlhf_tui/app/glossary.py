@@ -260,11 +260,11 @@ PPO: dict[str, Entry] = {
         "held KL",
     ),
     "heldout_root_kl": Entry(
-        "held-out √KL",
+        "held-out root KL",
         "The square root of that distance: against it, true quality first rises and then falls.",
         "Somewhere between 1 and 4.",
         "See the held-out KL; the window with the held-out scores draws them against it.",
-        "√KL",
+        "root KL",
     ),
     "heldout_length": Entry(
         "held-out length",

@@ -133,7 +133,7 @@ def _checkpoint(state: RunState, timed: Timed[Checkpoint], best: int | None) -> 
         return Content.assemble(tinted(said, "quiet"), " saved", tinted(measured, "quiet"))
     which = "the best so far" if saved.step == best else "was the best then"
     tone = "good" if saved.step == best else ""
-    mark = "★ " if saved.step == best else ""
+    mark = "✓ " if saved.step == best else ""
     return Content.assemble(tinted(said, "quiet"), tinted(f" {mark}{which}", tone), tinted(measured, "quiet"))
 
 

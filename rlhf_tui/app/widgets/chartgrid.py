@@ -189,7 +189,7 @@ class ChartGrid(Container):
     def _note(self, name: str, span: Span | None) -> str:
         if self.view.all_steps or span is None:
             return self._data.notes(name)
-        return f"{span[0]}–{span[1]}"
+        return f"{span[0]} to {span[1]}"
 
     def _arrange(self) -> None:
         """As many charts as metrics, in rows of one height."""
