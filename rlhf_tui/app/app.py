@@ -99,7 +99,7 @@ class RlhfApp(App[None]):
         keymap: keys.Keymap | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        super().__init__()
+        super().__init__(driver_class=terminal.Driver)
         self.keymap: keys.Keymap = keymap or {}
         self._rater = rater
         self._rules = rules
@@ -116,6 +116,8 @@ class RlhfApp(App[None]):
         self._greeting = greeting
         self.going_home = False
         self._trouble = ""
+        self._goes_on: list[tuple[str, str]] = []
+        self._passed_over = False
         self._clock = clock
 
     def on_mount(self) -> None:
@@ -157,9 +159,17 @@ class RlhfApp(App[None]):
             return self._tell_once(error)
         if self._following:
             self._move_on()
-        live = self.overview.live
-        if changed or (live is not None and live.status == "running"):
+        if self._worth_showing(changed):
             self.renew()
+
+    def _worth_showing(self, changed: bool) -> bool:
+        """Whether to draw now. While a run goes on, every second look is drawn: drawing costs most."""
+        live = self.overview.live
+        running = live is not None and live.status == "running"
+        goes_on = [(run.name, run.status) for run in self.overview.runs.values()] if running else []
+        self._passed_over = bool(goes_on) and goes_on == self._goes_on and not self._passed_over
+        self._goes_on = goes_on
+        return (changed or running) and not self._passed_over
 
     def _announce(self) -> None:
         """Let the terminal tell what has happened to the runs."""

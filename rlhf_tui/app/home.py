@@ -52,7 +52,7 @@ class HomeApp(App[Choice]):
 
     def __init__(self, base: Path, *, keymap: keys.Keymap | None = None) -> None:
         """`base` is the folder in which new projects are made."""
-        super().__init__()
+        super().__init__(driver_class=terminal.Driver)
         self.keymap: keys.Keymap = keymap or {}
         self.base = base.resolve()
         self.animation_level = "none"

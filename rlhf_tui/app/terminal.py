@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import queue
 import select
 import signal
 import termios
@@ -15,6 +16,34 @@ import time
 import traceback
 from collections.abc import Callable
 from pathlib import Path
+
+from textual.drivers.linux_driver import LinuxDriver
+
+
+class Driver(LinuxDriver):
+    """Textual's own, for a terminal that may vanish.
+
+    When it does, the thread that writes dies of the first write; Textual would go on filling its queue and, once that
+    is full, wait for ever. (The hang-up brings a SIGCONT, too, at which Textual starts another such thread.)
+    """
+
+    def write(self, data: str) -> None:
+        """Hand text to the thread that writes; nothing once that is gone."""
+        self._hand_over(data)
+
+    def close(self) -> None:
+        """Let that thread write the rest and end, if it is still there."""
+        self._hand_over(None)
+        if self._writer_thread is not None:
+            self._writer_thread.join()
+
+    def _hand_over(self, text: str | None) -> None:
+        writer = self._writer_thread
+        while writer is not None and writer.is_alive():
+            try:
+                return writer._queue.put(text, timeout=0.1)
+            except queue.Full:
+                continue
 
 
 def leave_on_signals(leave: Callable[[], object]) -> None:

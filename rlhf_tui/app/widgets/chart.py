@@ -64,17 +64,29 @@ class Chart(Widget, can_focus=True):
             self.metric, self._title, self._key = metric, title, None
 
     def show(self, series: Series, *, note: str = "", look: Look = PLAIN) -> None:
-        """Take the series and how to draw it; draws again only when something has changed."""
+        """Take the series and how to draw it; draws again only when that would look different."""
         last = series.buckets[-1] if series.buckets else None
         seen = (last.last, last.total, last.missing, len(series.buckets)) if last else ()
         key = (id(series), seen, note, look)
         if key == self._key:
             return
-        self._key, self._series, self._note, self._drawn = key, series, note, None
-        self._wanted = look
-        self._choose_levels()
+        same = self._looks_the_same(series, look)
+        self._key, self._series, self._note = key, series, note
+        if not same:
+            self._wanted, self._drawn = look, None
+            self._choose_levels()
+            self.refresh()
         self._tell()
-        self.refresh()
+
+    def _looks_the_same(self, series: Series, look: Look) -> bool:
+        """Whether what is drawn would move by less than a dot: a long run brings many values for each column."""
+        wanted, drawn = self._wanted, self._drawn
+        if series is not self._series or drawn is None or self._ends is None or not (look.span and wanted.span):
+            return False
+        dot = (wanted.span[1] - wanted.span[0]) / (2 * drawn[0].width)
+        moved = max(abs(look.span[0] - wanted.span[0]), abs(look.span[1] - wanted.span[1]))
+        inside = self._ends[0] <= series.latest <= self._ends[1]
+        return moved < dot and inside and replace(look, span=wanted.span) == wanted
 
     def on_resize(self) -> None:
         """The lower border is cut to the width."""
