@@ -212,10 +212,9 @@ class RlhfApp(App[None]):
     def action_help(self) -> None:
         """The keys of the screen on top, and what the lit chart means."""
         name = self._screen_name(self.screen)
-        titles = {**dict(keys.STAGES), SettingsScreen.keys_named: "Settings"}
         lit = self.screen.focused
         about = lit.metric if isinstance(lit, Chart) else ""
-        self.push_screen(help_dialog(name, titles.get(name, "Label"), self.keymap, lit=about))
+        self.push_screen(help_dialog(name, keys.TITLES.get(name, "Label"), self.keymap, lit=about))
 
     def action_copy_command(self) -> None:
         """Show the command line of this screen and hand it to the terminal's clipboard (OSC 52)."""
@@ -414,7 +413,7 @@ class RlhfApp(App[None]):
                 self.notify(told, timeout=10)
 
     def _screen_name(self, screen: Screen[Any]) -> str:
-        return screen.keys_named if isinstance(screen, LabelScreen | SettingsScreen) else self.current_mode
+        return getattr(screen, "keys_named", "") or self.current_mode
 
     def _run_on_screen(self) -> Watched | None:
         return self.overview.run(self.current_mode) or self.overview.live

@@ -73,8 +73,9 @@ class HomeApp(App[Choice]):
         self.exit(Choice(project, follow, start, greeting))
 
     def action_help(self) -> None:
-        """The keys of Home."""
-        self.push_screen(help_dialog(self._home.keys_named, "Home", self.keymap))
+        """The keys of Home, or of the screen in front of it."""
+        name = self._keys_named(self.screen)
+        self.push_screen(help_dialog(name, keys.TITLES.get(name, "Home"), self.keymap))
 
     def action_copy_command(self) -> None:
         """Show the command line that opens the lit project and hand it to the terminal's clipboard."""
@@ -101,17 +102,22 @@ class HomeApp(App[Choice]):
 
     def get_system_commands(self, screen: Screen[Any]) -> Iterable[SystemCommand]:
         """The command palette: every action of the screen, and the theme."""
-        for action in keys.actions(self._home.keys_named, self.keymap):
-            yield SystemCommand(f"{action.label} ({action.shown})", action.help, self._runner(action.call))
+        for action in keys.actions(self._keys_named(screen), self.keymap):
+            yield SystemCommand(f"{action.label} ({action.shown})", action.help, self._runner(action.call, screen))
         yield SystemCommand("Theme", "Choose other colours.", self.action_change_theme)
 
     @property
     def _home(self) -> HomeScreen:
         return next(screen for screen in self.screen_stack if isinstance(screen, HomeScreen))
 
-    def _runner(self, call: str) -> Callable[[], None]:
+    def _keys_named(self, screen: Screen[Any]) -> str:
+        return getattr(screen, "keys_named", "") or self._home.keys_named
+
+    def _runner(self, call: str, screen: Screen[Any]) -> Callable[[], None]:
+        namespace = screen if hasattr(screen, "keys_named") else self._home
+
         def run() -> None:
-            self.call_later(self.run_action, call, self._home)
+            self.call_later(self.run_action, call, namespace)
 
         return run
 

@@ -79,6 +79,7 @@ REGISTRY: dict[str, tuple[Action, ...]] = {
         Action(
             "stage.edit", "e", "e", "Settings", "Read and change the project's settings.", "app.edit_setting", rank=6
         ),
+        Action("stage.doctor", "D", "D", "This machine", "What this machine can do, check by check.", "doctor"),
     ),
     "run": (
         Action(
@@ -243,6 +244,17 @@ REGISTRY: dict[str, tuple[Action, ...]] = {
         Action("settings.end", "end", "end", "End", "The last setting.", "far(1)"),
         Action("settings.back", "escape", "esc", "Back", "All settings again, or back to the stage.", "back", rank=2),
     ),
+    "doctor": (
+        Action("doctor.read", "enter,o", "⏎", "Read", "All about the lit check, in a window.", "read", rank=3),
+        Action("doctor.again", "r", "r", "Look again", "Look at the machine again.", "again", rank=1),
+        Action("doctor.up", "up,k", "↑", "Up", "The check above.", "move(-1)"),
+        Action("doctor.down", "down,j", "↓", "Down", "The check below.", "move(1)"),
+        Action("doctor.page-up", "pageup", "PgUp", "Page up", "A page up.", "page(-1)"),
+        Action("doctor.page-down", "pagedown", "PgDn", "Page down", "A page down.", "page(1)"),
+        Action("doctor.top", "home", "home", "Top", "The first check.", "far(-1)"),
+        Action("doctor.end", "end", "end", "End", "The last check.", "far(1)"),
+        Action("doctor.back", "escape", "esc", "Back", "Back to where you were.", "back", rank=2),
+    ),
     "home": (
         Action("home.open", "enter", "⏎", "Open", "Open the lit project.", "open", rank=1),
         Action("home.drop", "x", "x", "Drop", "Take the lit project off this list; its folder stays.", "drop", rank=5),
@@ -262,6 +274,9 @@ REGISTRY: dict[str, tuple[Action, ...]] = {
     "dialog": (Action("dialog.close", "escape", "esc", "Close", "Close this window.", "close", rank=1),),
 }
 
+#: What the screens in front of the stages are called.
+TITLES: Mapping[str, str] = {**dict(STAGES), "settings": "Settings", "doctor": "This machine"}
+
 #: Which groups of keys work on which screen, nearest first.
 SCOPES: dict[str, tuple[str, ...]] = {
     **{name: (name, "run", "stage", "app") for name, _ in STAGES},
@@ -269,6 +284,7 @@ SCOPES: dict[str, tuple[str, ...]] = {
     "label": ("label-pair", "label", "app"),
     **{f"label-{kind}": (f"label-{kind}", "label", "app") for kind in ("rank", "rate", "accept")},
     "settings": ("settings", "app"),
+    "doctor": ("doctor", "app"),
     "home": ("home", "begin", "app"),
     "first": ("first", "begin", "app"),
 }
@@ -341,6 +357,12 @@ def _refuse_clashes(screen: str, mapped: Keymap) -> None:
                     todo="Give one of them another key.",
                 )
             taken[key] = action.id
+
+
+def instead(action_id: str, call: str) -> BindingType:
+    """The binding of a screen that does one of the app's actions in its own way, under the same keys."""
+    action = next(action for group in REGISTRY.values() for action in group if action.id == action_id)
+    return Binding(action.keys, call, action.label, show=False, id=action.id, tooltip=action.help)
 
 
 def bindings(*groups: str) -> list[BindingType]:

@@ -19,6 +19,7 @@ from rlhf_tui.app import session
 from rlhf_tui.app.app import RlhfApp
 from rlhf_tui.app.home import Choice, HomeApp
 from rlhf_tui.app.screens.dialogs import ConfirmDialog, TextDialog
+from rlhf_tui.app.screens.doctor import DoctorScreen
 from rlhf_tui.app.screens.first import machine_words
 from rlhf_tui.app.screens.home import HomeScreen, ago
 from rlhf_tui.app.screens.label import LabelScreen
@@ -47,7 +48,8 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         Check("memory", "ok", "16.0 GiB"),
         Check("glyphs", "problem", "none", "Get some."),
     ]
-    monkeypatch.setattr("rlhf_tui.app.screens.home.examine", lambda folder: checks)
+    for where in ("home", "doctor"):
+        monkeypatch.setattr(f"rlhf_tui.app.screens.{where}.examine", lambda folder: checks)
     return folder
 
 
@@ -195,9 +197,11 @@ async def test_help_command_line_log_and_palette(
             assert "No run is going on in this project." in [one.message for one in app._notifications]
             assert {"Open (⏎)", "Theme"} <= {one.title for one in app.get_system_commands(app.screen)}
             await pilot.press("c")
-            await until(pilot, lambda: isinstance(app.screen, TextDialog))
-            assert "✗ problem" in text_of(app)
+            await until(pilot, lambda: "✗ problem" in text_of(app))
             assert "Get some." in text_of(app)
+            assert {"Look again (r)", "Back (esc)"} <= {one.title for one in app.get_system_commands(app.screen)}
+            await pilot.press("y")
+            assert any(one.message.startswith("rlhf-tui doctor") for one in app._notifications)
             await pilot.press("escape", "2", "3", "pageup", "pagedown")  # these begin nothing here
             assert isinstance(app.screen, HomeScreen)
             await pilot.press("q")
@@ -224,8 +228,12 @@ async def test_the_first_start_shows_three_steps(here: Path, size: tuple[int, in
         assert "93 MB" in shown
         await pilot.press("x", "enter", "1")
         await pilot.pause()
-        assert isinstance(app.screen, TextDialog)
-        await pilot.press("escape", "question_mark")
+        assert isinstance(app.screen, DoctorScreen)
+        assert "1 problem · 1 note" in text_of(app)
+        await pilot.press("question_mark")
+        await pilot.pause()
+        assert "Keys: This machine" in text_of(app)
+        await pilot.press("escape", "escape", "question_mark")
         await pilot.pause()
         assert "What this machine can do" in text_of(app)
     assert not any(here.iterdir())

@@ -18,7 +18,6 @@ from rlhf_tui.preferences.display import clean
 #: The folder of the sample project, in the folder the app was started in.
 SAMPLE = "rlhf-sample"
 _TOLD = ("card", "memory", "disk")
-_MARKS = {"ok": ("✓ ok", "good"), "note": ("· note", "warn"), "problem": ("✗ problem", "bad")}
 
 
 class FirstSteps(Vertical):
@@ -63,18 +62,6 @@ def machine_words(checks: Sequence[Check] | None, brief: bool) -> Content:
     told = [Row(name, clean(found[name].found)) for name in _TOLD if name in found]
     top = Content.assemble(head, details)
     return top if brief else lines(top, rows(told))
-
-
-def machine_details(checks: Sequence[Check]) -> Content:
-    """Every check with its advice."""
-    width = max(len(check.name) for check in checks) + 2
-    told: list[Content] = []
-    for check in checks:
-        mark, tone = _MARKS[check.status]
-        told.append(Content.assemble(tinted(mark.ljust(11), tone), check.name.ljust(width), clean(check.found)))
-        if check.advice and check.status != "ok":
-            told.append(tinted(" " * 11 + clean(check.advice), "quiet"))
-    return lines(*told)
 
 
 def sample_words(sample: Path, made: bool) -> Content:

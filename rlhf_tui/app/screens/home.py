@@ -20,8 +20,9 @@ from textual.widgets.option_list import Option
 
 from rlhf_tui import projects
 from rlhf_tui.app import keys, words
-from rlhf_tui.app.screens.dialogs import ConfirmDialog, TextDialog, error_dialog
-from rlhf_tui.app.screens.first import SAMPLE, FirstSteps, machine_details, starter
+from rlhf_tui.app.screens.dialogs import ConfirmDialog, error_dialog
+from rlhf_tui.app.screens.doctor import DoctorScreen
+from rlhf_tui.app.screens.first import SAMPLE, FirstSteps, starter
 from rlhf_tui.app.screens.new_project import Made, NewProjectWindow
 from rlhf_tui.app.screens.stage import STATES
 from rlhf_tui.app.shelf import Glance, Shelf, is_there, short
@@ -71,7 +72,6 @@ class HomeScreen(Screen[None]):
         self._shelf = Shelf()
         self._looking = False
         self._checks: Sequence[Check] | None = None
-        self._details_wanted = False
         self._busy = ""
 
     def compose(self) -> ComposeResult:
@@ -233,11 +233,7 @@ class HomeScreen(Screen[None]):
 
     def action_machine(self) -> None:
         """What this machine can do, in detail."""
-        if self._checks is not None:
-            self.app.push_screen(TextDialog("This machine", machine_details(self._checks)))
-            return
-        self._details_wanted = True
-        self._examine()
+        self.app.push_screen(DoctorScreen(self.home.base, self._checks))
 
     def action_sample(self) -> None:
         """Make the sample project, unless it is there."""
@@ -262,9 +258,6 @@ class HomeScreen(Screen[None]):
     def _examined(self, event: Examined) -> None:
         self._checks = event.checks
         self.renew()
-        if self._details_wanted:
-            self._details_wanted = False
-            self.action_machine()
 
     @on(Ready)
     def _ready(self, event: Ready) -> None:

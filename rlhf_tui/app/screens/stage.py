@@ -15,6 +15,7 @@ from textual.screen import Screen
 
 from rlhf_tui.app import keys, words
 from rlhf_tui.app.overview import Overview, Watched
+from rlhf_tui.app.screens.doctor import DoctorScreen
 from rlhf_tui.app.widgets.panel import tinted
 from rlhf_tui.app.widgets.status import Ends, KeyLine, StageBar
 
@@ -123,6 +124,10 @@ class StageScreen(Screen[None]):
         for part in self.query("#body, .page").results(Container):
             if part.max_scroll_y > 0:
                 part.scroll_relative(y=by * max(part.size.height - 2, 1), animate=False)
+
+    def action_doctor(self) -> None:
+        """What this machine can do."""
+        self.app.push_screen(DoctorScreen(self.overview.project.root))
 
     def action_start(self) -> None:
         """Start a run of this stage."""
