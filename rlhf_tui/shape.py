@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rlhf_tui import hub
 from rlhf_tui.errors import UsageError
 from rlhf_tui.locate import STARTER_NAME, Location
 
@@ -115,11 +116,9 @@ def _hub_config(name: str, revision: str) -> Path:
     try:
         return Path(hf_hub_download(name, "config.json", revision=revision or None))
     except Exception as error:  # the hub's client has many: offline, gated, unknown, timed out …
-        raise UsageError(
-            f"The shape of {name!r} is not known on this machine and cannot be had from the hub.",
-            why=str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__,
-            todo="Check the spelling and the connection, or name a local folder.",
-        ) from None
+        why, todo = hub.reason(name, error)
+        what = f"The shape of {name!r} is not known on this machine and cannot be had from the hub."
+        raise UsageError(what, why=why, todo=todo) from None
 
 
 def _shape(outer: Mapping[str, Any], name: str) -> ModelShape:
