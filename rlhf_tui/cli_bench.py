@@ -32,7 +32,7 @@ def run_bench(folder: Path, model: str, overrides: Sequence[str], detach: bool, 
     with _project(folder, detach) as project:
         settings = project.settings(wanted)
         require(settings.model.name, settings.model.revision)
-        require_free(project, settings.run.when_busy, "The bench run")
+        require_free(project, "bench", settings.run.when_busy, "The bench run")
         trust_typed(project.root, overrides)
         run = create_run(project, "bench", overrides=wanted)
         launch(project, run)

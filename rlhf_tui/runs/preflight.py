@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from rlhf_tui import locate
+from rlhf_tui import locate, models
 from rlhf_tui.errors import UsageError
 from rlhf_tui.project import Project, require_writable
 from rlhf_tui.runs import notify
+from rlhf_tui.runs.folder import list_runs
 from rlhf_tui.runs.turn import require_free
 from rlhf_tui.settings import Settings
 
-KINDS = ("generate", "reward", "ppo", "compare", "export")
+KINDS = ("generate", "reward", "ppo", "compare", "export", "download")
 
 
 def require_ready(project: Project, kind: str, settings: Settings) -> None:
@@ -18,12 +19,13 @@ def require_ready(project: Project, kind: str, settings: Settings) -> None:
     Raises ModelBusy when it would have to wait for another run and is not to.
     """
     require_writable(project)
+    _refuse_while_downloading(project, settings)
     _NEEDS[kind](project, settings)
     if kind != "export":  # the export measures the disk itself, when it knows what it will write
         locate.require_disk(project.root, 200 * 2**20, f"the {kind} run")
     locate.require(settings.model.name, settings.model.revision)
     notify.require_program(settings.notify, project.root)
-    require_free(project, settings.run.when_busy, f"The {kind} run")
+    require_free(project, kind, settings.run.when_busy, f"The {kind} run")
 
 
 def nobody_told(project: Project, settings: Settings) -> str:
@@ -33,6 +35,16 @@ def nobody_told(project: Project, settings: Settings) -> str:
     """
     alert = notify.nobody_told(settings.notify, project.root)
     return "" if alert is None else " ".join((alert.message, alert.why, alert.remedy))
+
+
+def _refuse_while_downloading(project: Project, settings: Settings) -> None:
+    """Two that fetch the same files would do it twice; and half a model cannot be loaded."""
+    for run in list_runs(project):
+        if run.kind == "download" and run.alive and run.record.settings["model"]["name"] == settings.model.name:
+            raise UsageError(
+                f"{run.name} is downloading the model.",
+                todo=f"Wait until it has ended ('rlhf-tui runs watch {run.name}'), or stop it.",
+            )
 
 
 def _prompts(project: Project, split: str | None, purpose: str) -> None:
@@ -84,10 +96,18 @@ def _for_export(project: Project, settings: Settings) -> None:
     _adapter(project, "policy", "ppo")
 
 
+def _for_download(project: Project, settings: Settings) -> None:
+    if not models.is_here(settings.model):
+        return
+    found = models.find(settings.model)
+    raise UsageError(f"{found.title} is on this machine already.", why=f"It lies in {found.path}.")
+
+
 _NEEDS = {
     "generate": _for_generate,
     "reward": _for_reward,
     "ppo": _for_ppo,
     "compare": _for_compare,
     "export": _for_export,
+    "download": _for_download,
 }

@@ -117,6 +117,7 @@ _KEPT: Mapping[str, Callable[[RunFolder], str]] = {
     "demo": _stages,
     "export": _none,
     "bench": _none,
+    "download": _none,
 }
 #: What is said when a run that does save had not come that far.
 _NOTHING = {
@@ -126,5 +127,6 @@ _NOTHING = {
 }
 _KEEPS_NOTHING = {
     "export": "An export is in its place whole or not at all: {resume} writes it if it is not there.",
+    "download": "Files that had arrived whole are kept: {resume} fetches the rest.",
     "bench": "A bench saves nothing on its way: {resume} measures again.",
 }

@@ -34,6 +34,9 @@ from rlhf_tui.runs.folder import (
     write_whole,
 )
 
+#: The kinds of runs that load no model into memory: they neither wait for one that does, nor keep it waiting.
+WITHOUT_MODEL = frozenset({"download"})
+
 #: The stages a waiting run reports: when it waits (with the run it waits for), and when that is over.
 WAITS, HAS_TURN = "waiting for the model", "its turn has come"
 
@@ -73,10 +76,28 @@ def _holder(runs: Path) -> RunFolder | None:
     return run if run is not None and run.alive else None
 
 
-def require_free(project: Project, when_busy: str, who: str) -> None:
+def require_free(project: Project, kind: str, when_busy: str, who: str) -> None:
     """Raise ModelBusy when another run has the model and `when_busy` is 'refuse'. `who` is not started then."""
-    if when_busy == "refuse" and (holder := model_holder(project)) is not None:
+    if kind not in WITHOUT_MODEL and when_busy == "refuse" and (holder := model_holder(project)) is not None:
         raise ModelBusy(who, holder)
+
+
+class Nothing:
+    """The claim of a run that needs no model."""
+
+    def take_or_refuse(self) -> None:
+        """There is nothing to take."""
+
+    def wait(self, control: Control, emit: EventSink) -> None:
+        """There is nothing to wait for."""
+
+    def release(self) -> None:
+        """There is nothing to let go."""
+
+
+def turn_of(project: Project, run: RunFolder) -> Turn | Nothing:
+    """What the worker of `run` has to do with the model before it begins."""
+    return Nothing() if run.kind in WITHOUT_MODEL else Turn(project, run)
 
 
 class Turn:

@@ -37,11 +37,14 @@ from rlhf_tui.runs.modes import modes
 from rlhf_tui.runs.notify import accompany, not_told
 from rlhf_tui.runs.saved import resume_command, saved, way_on
 from rlhf_tui.runs.tensorboard import shown_live
-from rlhf_tui.runs.turn import ModelBusy, Turn
+from rlhf_tui.runs.turn import ModelBusy, Nothing, Turn, turn_of
 from rlhf_tui.runs.watcher import BUSY, EXIT, TAKEN
 from rlhf_tui.settings import Settings, from_tree
 
 STAGES = "rlhf_tui.stages.table"
+
+# What needs no torch comes from a module of its own: the table brings it along, which takes seconds and memory.
+_OWN_MODULES = {"download": "rlhf_tui.stages.download"}
 
 # Which settings make a stage fit into less memory, most effective first.
 LIGHTER: Mapping[str, tuple[str, ...]] = {
@@ -77,7 +80,7 @@ def execute(project: Project, run: RunFolder, *, control_folders: Sequence[Path]
     one is not to wait, UserError when the journal cannot be written, KeyboardInterrupt (after writing
     Done) on a second stop signal.
     """
-    turn = None if control_folders else Turn(project, run)
+    turn = None if control_folders else turn_of(project, run)
     with run.lock():
         try:
             return _execute_locked(project, run, turn, control_folders, stages)
@@ -106,7 +109,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 return _exit_code(ended)
             print(log_header(os.getpid()), flush=True)
             # Never released: the next run may load its model when the memory of this process is free.
-            done = _execute_locked(project, run, Turn(project, run), (), given.stages)
+            done = _execute_locked(project, run, turn_of(project, run), (), given.stages)
     except RunBusy:
         return BUSY
     except ModelBusy:
@@ -124,7 +127,7 @@ def _exit_code(done: Done) -> int:
 
 
 def _execute_locked(
-    project: Project, run: RunFolder, turn: Turn | None, control_folders: Sequence[Path], stages: str
+    project: Project, run: RunFolder, turn: Turn | Nothing | None, control_folders: Sequence[Path], stages: str
 ) -> Done:
     """`turn` is None for a part of a run: the whole has it."""
     if turn is not None and _refuses(run):
@@ -164,7 +167,7 @@ def _refuses(run: RunFolder) -> bool:
 
 
 def _carry_out(
-    project: Project, run: RunFolder, emit: EventSink, control: Control, turn: Turn | None, stages: str
+    project: Project, run: RunFolder, emit: EventSink, control: Control, turn: Turn | Nothing | None, stages: str
 ) -> Done:
     """Launch, then the stage; whatever it raises becomes a Done. Only KeyboardInterrupt passes."""
     try:
@@ -232,7 +235,8 @@ def _wait_paused(runs: Sequence[RunFolder]) -> Done | None:
 
 def _stage(module: str, kind: str) -> Stage:
     """The function for runs of `kind`. Raises UserError when there is none."""
-    table: Mapping[str, Stage] = importlib.import_module(module).STAGES
+    own = _OWN_MODULES.get(kind, module) if module == STAGES else module
+    table: Mapping[str, Stage] = importlib.import_module(own).STAGES
     if kind not in table:
         raise UserError(
             f"This version cannot carry out runs of kind {kind!r}.",

