@@ -26,7 +26,7 @@ from textual.screen import Screen
 from rlhf_tui.app import announcing, keys, terminal
 from rlhf_tui.app.glyphs import PlainFilter, ascii_wanted
 from rlhf_tui.app.keyfile import key_file, load_keymap
-from rlhf_tui.app.look import CALM, HEIGHTS, WIDTHS
+from rlhf_tui.app.look import CALM, HEIGHTS, WIDTHS, colourless, dress
 from rlhf_tui.app.newswatch import NewsWatch
 from rlhf_tui.app.overview import BROKEN, KIND_OF_STAGE, Overview, Watched, how_it_ended
 from rlhf_tui.app.screens.compare import CompareScreen
@@ -41,6 +41,7 @@ from rlhf_tui.app.screens.reward import RewardScreen
 from rlhf_tui.app.screens.settings import SettingsScreen
 from rlhf_tui.app.screens.stage import StageScreen
 from rlhf_tui.app.settings_form import SECTION_OF_STAGE, SettingsForm
+from rlhf_tui.app.themefile import Taste, keep, taste, theme_file
 from rlhf_tui.app.widgets.chart import Chart
 from rlhf_tui.app.widgets.status import StageBar
 from rlhf_tui.errors import UserError
@@ -97,9 +98,12 @@ class RlhfApp(App[None]):
         rules: Rules | None = None,
         greeting: str = "",
         keymap: keys.Keymap | None = None,
+        taste: Taste | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        super().__init__(driver_class=terminal.Driver)
+        super().__init__(driver_class=terminal.Driver, ansi_color=colourless() or None)
+        self._taste = taste or Taste()
+        dress(self, self._taste.theme)
         self.keymap: keys.Keymap = keymap or {}
         self._rater = rater
         self._rules = rules
@@ -123,16 +127,15 @@ class RlhfApp(App[None]):
     def on_mount(self) -> None:
         """Open the right stage, then look at the project twice a second."""
         self.set_keymap(dict(self.keymap))
-        self.register_theme(CALM)
-        self.theme = "calm"
         self.overview.poll(budget=0.3)
         self._following = self.overview.demo is not None and self.overview.demo.alive
         self._followed = (self._following and self.overview.followed_stage()) or self.overview.first_stage()
         self._open()
         if not self.overview.project.writable:
             self.notify("This folder is read-only: look around, but nothing can be judged or started.", timeout=10)
-        if self._greeting:
-            self.notify(self._greeting, markup=False, timeout=15)
+        for told in (self._taste.notice, self._greeting):
+            if told:
+                self.notify(told, markup=False, timeout=15)
         self.set_interval(0.5, self.look)
         if not self.is_headless:
             terminal.leave_on_signals(self.exit)
@@ -333,12 +336,21 @@ class RlhfApp(App[None]):
         return [*super().get_line_filters(), *self._plain]
 
     def get_system_commands(self, screen: Screen[Any]) -> Iterable[SystemCommand]:
-        """The command palette: every action of the screen, and the theme."""
+        """The command palette: every action of the screen."""
         for action in keys.actions(self._screen_name(screen), self.keymap):
             yield SystemCommand(f"{action.label} ({action.shown})", action.help, self._runner(action.call, screen))
-        yield SystemCommand("Theme", "Choose other colours.", self.action_change_theme)
+
+    def get_theme_variable_defaults(self) -> dict[str, str]:
+        """Our own colours, as long as no theme is on."""
+        return CALM.variables
 
     # What happens
+
+    def watch_theme(self, name: str) -> None:
+        """Keep a theme that the user has chosen."""
+        trouble = keep(self._taste.file, name) if self.is_running and self._taste.file else ""
+        if trouble:
+            self.notify(trouble, markup=False, timeout=6)
 
     @on(StageBar.Chosen)
     def _stage_chosen(self, event: StageBar.Chosen) -> None:
@@ -464,8 +476,16 @@ def run_app(
     file of keys.
     """
     require_terminal()
-    own_keys = load_keymap(key_file())
-    app = RlhfApp(project, follow=follow, start=start, rater=rater, rules=rules, greeting=greeting, keymap=own_keys)
+    app = RlhfApp(
+        project,
+        follow=follow,
+        start=start,
+        rater=rater,
+        rules=rules,
+        greeting=greeting,
+        keymap=load_keymap(key_file()),
+        taste=taste(theme_file()),
+    )
     app.run()
     if app.announced:
         print(announcing.FORMER_TITLE, end="", file=sys.__stderr__, flush=True)

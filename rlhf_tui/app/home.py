@@ -19,9 +19,10 @@ from rlhf_tui.app import keys, terminal
 from rlhf_tui.app.app import log_text, require_terminal
 from rlhf_tui.app.glyphs import PlainFilter, ascii_wanted
 from rlhf_tui.app.keyfile import key_file, load_keymap
-from rlhf_tui.app.look import CALM, HEIGHTS, WIDTHS
+from rlhf_tui.app.look import CALM, HEIGHTS, WIDTHS, colourless, dress
 from rlhf_tui.app.screens.dialogs import TextDialog, help_dialog
 from rlhf_tui.app.screens.home import HomeScreen
+from rlhf_tui.app.themefile import Taste, keep, taste, theme_file
 from rlhf_tui.project import Project
 from rlhf_tui.projects import list_file
 from rlhf_tui.runs.folder import RunFolder
@@ -50,9 +51,11 @@ class HomeApp(App[Choice]):
     HORIZONTAL_BREAKPOINTS = WIDTHS
     VERTICAL_BREAKPOINTS = HEIGHTS
 
-    def __init__(self, base: Path, *, keymap: keys.Keymap | None = None) -> None:
+    def __init__(self, base: Path, *, keymap: keys.Keymap | None = None, taste: Taste | None = None) -> None:
         """`base` is the folder in which new projects are made."""
-        super().__init__(driver_class=terminal.Driver)
+        super().__init__(driver_class=terminal.Driver, ansi_color=colourless() or None)
+        self._taste = taste or Taste()
+        dress(self, self._taste.theme)
         self.keymap: keys.Keymap = keymap or {}
         self.base = base.resolve()
         self.animation_level = "none"
@@ -61,9 +64,9 @@ class HomeApp(App[Choice]):
     def on_mount(self) -> None:
         """Show the screen; leave in order when the terminal goes."""
         self.set_keymap(dict(self.keymap))
-        self.register_theme(CALM)
-        self.theme = "calm"
         self.push_screen(HomeScreen())
+        if self._taste.notice:
+            self.notify(self._taste.notice, markup=False, timeout=15)
         if not self.is_headless:
             terminal.leave_on_signals(self.exit)
             self.set_interval(1.0, self._leave_when_hung_up)
@@ -101,10 +104,19 @@ class HomeApp(App[Choice]):
         return [*super().get_line_filters(), *self._plain]
 
     def get_system_commands(self, screen: Screen[Any]) -> Iterable[SystemCommand]:
-        """The command palette: every action of the screen, and the theme."""
+        """The command palette: every action of the screen."""
         for action in keys.actions(self._keys_named(screen), self.keymap):
             yield SystemCommand(f"{action.label} ({action.shown})", action.help, self._runner(action.call, screen))
-        yield SystemCommand("Theme", "Choose other colours.", self.action_change_theme)
+
+    def get_theme_variable_defaults(self) -> dict[str, str]:
+        """Our own colours, as long as no theme is on."""
+        return CALM.variables
+
+    def watch_theme(self, name: str) -> None:
+        """Keep a theme that the user has chosen."""
+        trouble = keep(self._taste.file, name) if self.is_running and self._taste.file else ""
+        if trouble:
+            self.notify(trouble, markup=False, timeout=6)
 
     @property
     def _home(self) -> HomeScreen:
@@ -137,5 +149,5 @@ class HomeApp(App[Choice]):
 def run_home(base: Path) -> Choice | None:
     """Show Home until a project is chosen; None: the user left. Raises UserError as `run_app` does."""
     require_terminal()
-    app = HomeApp(base, keymap=load_keymap(key_file()))
+    app = HomeApp(base, keymap=load_keymap(key_file()), taste=taste(theme_file()))
     return app.run()

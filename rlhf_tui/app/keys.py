@@ -67,6 +67,7 @@ REGISTRY: dict[str, tuple[Action, ...]] = {
         Action("app.palette", "ctrl+p", "^p", "Commands", "Find a command by its name.", "app.command_palette"),
         Action("app.copy", "y", "y", "Copy CLI", "Show and copy this as a command line.", "app.copy_command", 9),
         Action("app.log", "L", "L", "Log", "The log of the run shown here.", "app.show_log", rank=10),
+        Action("app.theme", "T", "T", "Theme", "Other colours: dark, light, colour-blind, ansi.", "app.change_theme"),
         Action("app.leave", "q", "q", "Leave", "Leave the app. A run goes on without it.", "app.leave", rank=7),
     ),
     "stage": (

@@ -57,7 +57,7 @@ LONG = "A KL penalty is a leash: it keeps the new model close to the old one. [b
 
 @pytest.fixture(autouse=True)
 def _plain_surroundings(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("NO_COLOR", "RLHF_TUI_ASCII", "TEXTUAL_THEME"):
+    for name in ("NO_COLOR", "RLHF_TUI_ASCII", "RLHF_TUI_THEME", "TEXTUAL_THEME", "COLORFGBG"):
         monkeypatch.delenv(name, raising=False)
 
 

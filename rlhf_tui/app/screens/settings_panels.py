@@ -45,7 +45,7 @@ def row(entry: Entry, form: SettingsForm, width: int, *, lit: bool) -> Content:
         "  ",
         note,
     ).truncate(width, ellipsis=True, pad=True)
-    return line.stylize("on $accent 18%") if lit else line
+    return line.stylize("$lit-style on $lit") if lit else line
 
 
 def about(entry: Entry | None, form: SettingsForm, browsing: Browsing) -> Callable[[int, int], Content]:

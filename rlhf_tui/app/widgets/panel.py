@@ -14,7 +14,7 @@ TONES = {
     "good": "$text-success",
     "warn": "$text-warning",
     "bad": "$text-error",
-    "quiet": "$foreground 60%",
+    "quiet": "$quiet",
     "accent": "$text-accent",
     "strong": "bold",
 }

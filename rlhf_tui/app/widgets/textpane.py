@@ -20,10 +20,14 @@ from textual.strip import Strip
 from textual.widget import Widget
 
 from rlhf_tui.app import words
+from rlhf_tui.app.formatted import tone_of
 from rlhf_tui.app.wrapping import Span, wrap
 
 #: Makes the lines of a text at a width, in place of plain wrapping.
 Formatter = Callable[[str, int], list[list[Segment]]]
+
+#: What text may be beside plain; the style sheet says how that looks.
+TONES = ("quiet", "marked", "code", "item")
 
 
 class TextPane(Widget):
@@ -31,7 +35,7 @@ class TextPane(Widget):
 
     can_focus = False
     ALLOW_SELECT = False
-    COMPONENT_CLASSES: ClassVar[set[str]] = {"textpane--quiet", "textpane--marked"}
+    COMPONENT_CLASSES: ClassVar[set[str]] = {f"textpane--{tone}" for tone in TONES}
 
     def __init__(self, title: str = "", *, id: str | None = None, classes: str = "") -> None:
         super().__init__(id=id, classes=f"panel textpane {classes}")
@@ -125,8 +129,7 @@ class TextPane(Widget):
         """The lines of a part of the widget. What they look like is worked out once for all of them."""
         self._styles = {
             "": self.rich_style,
-            "quiet": self.get_component_rich_style("textpane--quiet"),
-            "marked": self.get_component_rich_style("textpane--marked"),
+            **{tone: self.get_component_rich_style(f"textpane--{tone}") for tone in TONES},
         }
         return super().render_lines(crop)
 
@@ -135,7 +138,8 @@ class TextPane(Widget):
         width, at, plain = self.size.width, self.top + y, self._styles[""]
         if self._formatted is not None:
             found = self._formatted[at] if at < len(self._formatted) else []
-            return Strip(Segment.apply_style(found, plain)).adjust_cell_length(width, plain)
+            toned = [Segment(text, self._styles[tone_of(style)] + style, control) for text, style, control in found]
+            return Strip(toned).adjust_cell_length(width, plain)
         if at >= len(self._lines):
             return Strip.blank(width, plain)
         parts = [Segment(self.text[a:b], self._styles[tone]) for a, b, tone in self._toned(*self._lines[at])]
