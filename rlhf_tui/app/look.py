@@ -3,7 +3,7 @@
 Every colour on screen is a variable of the theme; the words beside it say the same. Beyond Textual's variables
 there are our own: `quiet` (text that matters less), `edge` (borders), `rule` and `band` (the faint parts of a
 chart), `lit` and `lit-style` (the row under the cursor), `mark` and `mark-style` (marked words), `field` (the
-line that is written in), `code` (code in Markdown).
+line that is written in), `code` (code in Markdown), `veil` (over what lies behind a window).
 """
 
 from __future__ import annotations
@@ -70,6 +70,7 @@ def _theme(name: str, *, dark: bool, text: str, ground: tuple[str, str], tones: 
             "scrollbar-hover": accent,
             "scrollbar-active": accent,
             **dict.fromkeys(_SCROLLBAR_GROUND, ground[0]),
+            "veil": f"{ground[0]} 60%",
             "lit-style": "bold",
             "mark-style": "bold",
             **ours,

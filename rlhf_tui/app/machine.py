@@ -53,7 +53,7 @@ def row(check: Check, width: int, *, lit: bool) -> Content:
         tinted(check.name.ljust(15), "strong" if lit else ""),
         words.one_line(clean(check.found), 400),
     ).truncate(width, ellipsis=True, pad=True)
-    return line.stylize("on $accent 18%") if lit else line
+    return line.stylize("$lit-style on $lit") if lit else line
 
 
 def about(check: Check) -> Content:

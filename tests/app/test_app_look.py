@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import tomllib
 from collections.abc import AsyncIterator, Awaitable, Callable
 from itertools import combinations
@@ -200,6 +201,19 @@ async def test_home_can_be_read(
         assert not (found := list(faint(app))), found
         await press("n")
         assert not (found := list(faint(app))), found
+
+
+def test_no_colour_is_fixed_or_mixed_outside_the_themes() -> None:
+    """Mixing ($accent 18%) would be lost where colours are the terminal's own."""
+    folder = Path(look.__file__).parent
+    mixed = re.compile(r"#[0-9a-fA-F]{6}\b|\$[a-z-]+ \d+%|ansi_(?!color)|\bcolor=[\"']")
+    found = {
+        f"{path.name}: {line.strip()}"
+        for path in (*folder.rglob("*.py"), *folder.rglob("*.tcss"))
+        for line in path.read_text().splitlines()
+        if path.name != "look.py" and mixed.search(line)
+    }
+    assert found == set()
 
 
 # Colour-blindness

@@ -495,7 +495,7 @@ async def test_the_command_palette_opens(finished: Project) -> None:
         await settle(pilot)
         assert app.screen.__class__.__name__ == "CommandPalette"
         titles = [command.title for command in app.get_system_commands(app.screen_stack[0])]
-        assert "Theme" in titles
+        assert "Theme (T)" in titles
         await pilot.press("escape")
 
 
