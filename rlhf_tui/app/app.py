@@ -28,12 +28,13 @@ from rlhf_tui.app.glyphs import PlainFilter, ascii_wanted
 from rlhf_tui.app.keyfile import key_file, load_keymap
 from rlhf_tui.app.look import CALM, HEIGHTS, WIDTHS, colourless, dress
 from rlhf_tui.app.newswatch import NewsWatch
-from rlhf_tui.app.overview import BROKEN, KIND_OF_STAGE, Overview, Watched, how_it_ended
+from rlhf_tui.app.overview import KIND_OF_STAGE, Overview, Watched, how_it_ended
 from rlhf_tui.app.screens.compare import CompareScreen
 from rlhf_tui.app.screens.dialogs import ConfirmDialog, TextDialog, error_dialog, help_dialog
 from rlhf_tui.app.screens.export import ExportScreen
 from rlhf_tui.app.screens.label import LabelScreen
 from rlhf_tui.app.screens.label_opening import labelling_screen, rejudging_screen
+from rlhf_tui.app.screens.log import LogScreen
 from rlhf_tui.app.screens.model import ModelScreen
 from rlhf_tui.app.screens.pairs import PairsScreen
 from rlhf_tui.app.screens.ppo import PpoScreen
@@ -50,11 +51,8 @@ from rlhf_tui.preferences.queue import Rules
 from rlhf_tui.project import Project
 from rlhf_tui.runs import launcher
 from rlhf_tui.runs.control import Verb, request
-from rlhf_tui.runs.ending import ending
 from rlhf_tui.runs.folder import RunFolder, create_run
 from rlhf_tui.runs.preflight import require_ready
-
-LOG_LINES = 500
 
 
 class RlhfApp(App[None]):
@@ -226,14 +224,10 @@ class RlhfApp(App[None]):
         self.notify(clean(command), title="Copied, if your terminal allows it", markup=False, timeout=8)
 
     def action_show_log(self) -> None:
-        """The end of the worker's log of the run on screen."""
-        run = self._run_on_screen()
-        if run is None:
-            self.notify("No run of this stage has been started yet.", timeout=3)
-            return
-        self.push_screen(
-            TextDialog(f"Log of {run.name}", log_text(run.folder), fresh=lambda: log_text(run.folder)),
-        )
+        """The logs of the runs, that of the newest one of this stage first."""
+        if not isinstance(self.screen, LogScreen):
+            run = self.overview.run(self.current_mode)
+            self.push_screen(LogScreen(self.overview.project, run.name if run else ""))
 
     def action_leave(self) -> None:
         """Leave; a run goes on."""
@@ -449,14 +443,6 @@ class RlhfApp(App[None]):
             Text(f"rlhf-tui met a bug: {type(error).__name__}: {error}\n{kept}\nA run goes on without the app.")
         )
         self._close_messages_no_wait()
-
-
-def log_text(run: RunFolder) -> str:
-    """The end of a run's log, and above it how the run ended if it broke off."""
-    tail = run.log_tail(LOG_LINES) or ["The log is empty."]
-    end = ending(run)
-    told = [end.what, end.why, end.todo, ""] if end is not None and end.status in BROKEN else []
-    return clean("\n".join([*told, *tail]))
 
 
 def run_app(

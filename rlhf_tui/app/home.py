@@ -16,12 +16,13 @@ from textual.filter import LineFilter
 from textual.screen import Screen
 
 from rlhf_tui.app import keys, terminal
-from rlhf_tui.app.app import log_text, require_terminal
+from rlhf_tui.app.app import require_terminal
 from rlhf_tui.app.glyphs import PlainFilter, ascii_wanted
 from rlhf_tui.app.keyfile import key_file, load_keymap
 from rlhf_tui.app.look import CALM, HEIGHTS, WIDTHS, colourless, dress
-from rlhf_tui.app.screens.dialogs import TextDialog, help_dialog
+from rlhf_tui.app.screens.dialogs import help_dialog
 from rlhf_tui.app.screens.home import HomeScreen
+from rlhf_tui.app.screens.log import LogScreen
 from rlhf_tui.app.themefile import Taste, keep, taste, theme_file
 from rlhf_tui.project import Project
 from rlhf_tui.projects import list_file
@@ -88,12 +89,12 @@ class HomeApp(App[Choice]):
         self.notify(command, title="Copied, if your terminal allows it", markup=False, timeout=8)
 
     def action_show_log(self) -> None:
-        """The end of the log of the run that goes on in the lit project."""
-        run = self._home.lit.live if self._home.lit else None
-        if run is None:
-            self.notify("No run is going on in this project.", timeout=3)
-            return
-        self.push_screen(TextDialog(f"Log of {run.name}", log_text(run), fresh=lambda: log_text(run)))
+        """The logs of the lit project's runs, that of the one that goes on first."""
+        lit = self._home.lit
+        if lit is None or not lit.there:
+            self.notify("No project is lit whose logs could be shown.", timeout=3)
+        elif not isinstance(self.screen, LogScreen):
+            self.push_screen(LogScreen(Project(lit.known.path), lit.live.name if lit.live else ""))
 
     def action_leave(self) -> None:
         """Leave; runs go on."""

@@ -66,7 +66,7 @@ REGISTRY: dict[str, tuple[Action, ...]] = {
         Action("app.help", "question_mark,f1", "?", "Help", "All keys of this screen.", "app.help", rank=8),
         Action("app.palette", "ctrl+p", "^p", "Commands", "Find a command by its name.", "app.command_palette"),
         Action("app.copy", "y", "y", "Copy CLI", "Show and copy this as a command line.", "app.copy_command", 9),
-        Action("app.log", "L", "L", "Log", "The log of the run shown here.", "app.show_log", rank=10),
+        Action("app.log", "L", "L", "Log", "The logs of the runs, this stage's first.", "app.show_log", rank=10),
         Action("app.theme", "T", "T", "Theme", "Other colours: dark, light, colour-blind, ansi.", "app.change_theme"),
         Action("app.leave", "q", "q", "Leave", "Leave the app. A run goes on without it.", "app.leave", rank=7),
     ),
@@ -256,6 +256,22 @@ REGISTRY: dict[str, tuple[Action, ...]] = {
         Action("doctor.end", "end", "end", "End", "The last check.", "far(1)"),
         Action("doctor.back", "escape", "esc", "Back", "Back to where you were.", "back", rank=2),
     ),
+    "log": (
+        Action("log.older", "tab", "tab", "Older run", "The log of the run before this one.", "turn(1)", rank=2),
+        Action("log.newer", "shift+tab", "shift+tab", "Newer", "The log of the run after this one.", "turn(-1)"),
+        Action("log.turn-over", "v", "v", "What it did", "What the run did, or its log.", "turn_over", 4),
+        Action("log.find", "slash", "/", "Find", "Find words, from here upwards.", "find", rank=3),
+        Action("log.match-up", "n", "n", "Next match", "The next match, further up.", "again(True)"),
+        Action("log.match-down", "N", "N", "Match below", "The match before that, further down.", "again(False)"),
+        Action("log.up", "up,k", "↑", "Up", "A line up.", "scroll_log(-1)"),
+        Action("log.down", "down,j", "↓", "Down", "A line down.", "scroll_log(1)"),
+        Action("log.page-up", "pageup", "PgUp", "Page up", "A page up.", "page(-1)"),
+        Action("log.page-down", "pagedown", "PgDn", "Page down", "A page down.", "page(1)"),
+        Action("log.top", "home", "home", "Start", "To the beginning of the log.", "start"),
+        Action("log.end", "end", "end", "Follow", "To the end, and on with it while the run lives.", "end", rank=5),
+        Action("log.path", "c", "c", "Copy path", "Copy where the file lies.", "copy_path", rank=6),
+        Action("log.back", "escape", "esc", "Back", "Out of the search, or back to where you were.", "back", rank=1),
+    ),
     "home": (
         Action("home.open", "enter", "⏎", "Open", "Open the lit project.", "open", rank=1),
         Action("home.drop", "x", "x", "Drop", "Take the lit project off this list; its folder stays.", "drop", rank=5),
@@ -276,7 +292,7 @@ REGISTRY: dict[str, tuple[Action, ...]] = {
 }
 
 #: What the screens in front of the stages are called.
-TITLES: Mapping[str, str] = {**dict(STAGES), "settings": "Settings", "doctor": "This machine"}
+TITLES: Mapping[str, str] = {**dict(STAGES), "settings": "Settings", "doctor": "This machine", "log": "Log"}
 
 #: Which groups of keys work on which screen, nearest first.
 SCOPES: dict[str, tuple[str, ...]] = {
@@ -286,6 +302,7 @@ SCOPES: dict[str, tuple[str, ...]] = {
     **{f"label-{kind}": (f"label-{kind}", "label", "app") for kind in ("rank", "rate", "accept")},
     "settings": ("settings", "app"),
     "doctor": ("doctor", "app"),
+    "log": ("log", "app"),
     "home": ("home", "begin", "app"),
     "first": ("first", "begin", "app"),
 }

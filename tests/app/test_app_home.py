@@ -194,7 +194,10 @@ async def test_help_command_line_log_and_palette(
             await pilot.pause()
             assert "loading the model" in text_of(app)
             await pilot.press("escape", "down", "L")
-            assert "No run is going on in this project." in [one.message for one in app._notifications]
+            await pilot.pause()
+            assert "No run has been started yet." in text_of(app)
+            await pilot.press("escape", "end", "L")
+            assert "No project is lit whose logs could be shown." in [one.message for one in app._notifications]
             assert {"Open (⏎)", "Theme"} <= {one.title for one in app.get_system_commands(app.screen)}
             await pilot.press("c")
             await until(pilot, lambda: "✗ problem" in text_of(app))

@@ -101,6 +101,10 @@ class TextPane(Widget):
         """The line in which a character of the plain text stands."""
         return max(bisect_right(self._lines, (offset, len(self.text) + 1)) - 1, 0)
 
+    def offset_of(self, line: int) -> int:
+        """The character of the plain text with which a line begins; the last line's for one after it."""
+        return self._lines[min(max(line, 0), len(self._lines) - 1)][0]
+
     def scroll_by(self, lines: int) -> None:
         """Scroll down by so many lines (up when negative), as far as there is text."""
         self.scroll_to_line(self.top + lines)
