@@ -111,7 +111,7 @@ def run_row(run: Listed, state: tuple[str, str, str], now: float, width: int, *,
         tinted(f"{glyph} {word}".ljust(13), tone),
         tinted(ago, "quiet"),
     ).truncate(width, ellipsis=True, pad=True)
-    return line.stylize("on $accent 18%") if lit else line
+    return line.stylize("$lit-style on $lit") if lit else line
 
 
 def joined(shown: Sequence[Line]) -> tuple[str, list[int]]:

@@ -198,7 +198,7 @@ async def test_help_command_line_log_and_palette(
             assert "No run has been started yet." in text_of(app)
             await pilot.press("escape", "end", "L")
             assert "No project is lit whose logs could be shown." in [one.message for one in app._notifications]
-            assert {"Open (⏎)", "Theme"} <= {one.title for one in app.get_system_commands(app.screen)}
+            assert {"Open (⏎)", "Theme (T)"} <= {one.title for one in app.get_system_commands(app.screen)}
             await pilot.press("c")
             await until(pilot, lambda: "✗ problem" in text_of(app))
             assert "Get some." in text_of(app)
