@@ -16,15 +16,18 @@ from typing import Any, ClassVar
 
 from rich.text import Text
 from textual import on, work
+from textual.actions import ActionParseResult
 from textual.app import App, ScreenStackError, SystemCommand
 from textual.binding import BindingType
 from textual.content import Content
+from textual.dom import DOMNode
 from textual.filter import LineFilter
 from textual.message import Message
 from textual.screen import Screen
 
-from rlhf_tui.app import announcing, keys, terminal
+from rlhf_tui.app import announcing, copying, keys, terminal
 from rlhf_tui.app.glyphs import PlainFilter, ascii_wanted
+from rlhf_tui.app.harmless import HarmlessFilter
 from rlhf_tui.app.keyfile import key_file, load_keymap
 from rlhf_tui.app.look import CALM, HEIGHTS, WIDTHS, colourless, dress
 from rlhf_tui.app.newswatch import NewsWatch
@@ -109,6 +112,7 @@ class RlhfApp(App[None]):
         self.overview = Overview(project, follow=follow)
         self.starting = ""
         self.crash: Path | None = None
+        self.bugs = terminal.Bugs(project.root)
         self.announced = False
         self._news = NewsWatch(project, time.time())
         self._plain = [PlainFilter()] if ascii_wanted() else []
@@ -158,6 +162,8 @@ class RlhfApp(App[None]):
             self._announce()
         except (UserError, OSError) as error:
             return self._tell_once(error)
+        except Exception as error:
+            return self._meet_bug(error)
         if self._following:
             self._move_on()
         if self._worth_showing(changed):
@@ -218,10 +224,12 @@ class RlhfApp(App[None]):
         self.push_screen(help_dialog(name, keys.TITLES.get(name, "Label"), self.keymap, lit=about))
 
     def action_copy_command(self) -> None:
-        """Show the command line of this screen and hand it to the terminal's clipboard (OSC 52)."""
-        command = self.command_line()
-        self.copy_to_clipboard(command)
-        self.notify(clean(command), title="Copied, if your terminal allows it", markup=False, timeout=8)
+        """Copy the command line of this screen, and show it."""
+        copying.copy(self, self.command_line())
+
+    def action_copy_text(self) -> None:
+        """Copy all that the window on top has to read."""
+        copying.copy(self, copying.text_in(self.screen))
 
     def action_show_log(self) -> None:
         """The logs of the runs, that of the newest one of this stage first."""
@@ -320,14 +328,14 @@ class RlhfApp(App[None]):
         if isinstance(screen, SettingsScreen):
             return screen.command_line()
         verb = screen.command() if isinstance(screen, StageScreen | LabelScreen) else ""
-        run = self._run_on_screen()
-        if run is not None and run.alive and not isinstance(screen, LabelScreen):
+        run = self.overview.run(self.current_mode)
+        if run is not None and run.alive and isinstance(screen, StageScreen):
             verb = f"runs watch {run.name}"
         return f"rlhf-tui {verb} --project {shlex.quote(str(self.overview.project.root))}"
 
     def get_line_filters(self) -> Sequence[LineFilter]:
         """Textual's own filters, and the one for plain ASCII when it is asked for."""
-        return [*super().get_line_filters(), *self._plain]
+        return [*super().get_line_filters(), HarmlessFilter(), *self._plain]
 
     def get_system_commands(self, screen: Screen[Any]) -> Iterable[SystemCommand]:
         """The command palette: every action of the screen."""
@@ -419,7 +427,8 @@ class RlhfApp(App[None]):
                 self.notify(told, timeout=10)
 
     def _screen_name(self, screen: Screen[Any]) -> str:
-        return getattr(screen, "keys_named", "") or self.current_mode
+        """The name in `keys.SCOPES` of the keys that work on a screen: what the screen says, or its stage."""
+        return str(getattr(screen, "keys_named", self.current_mode))
 
     def _run_on_screen(self) -> Watched | None:
         return self.overview.run(self.current_mode) or self.overview.live
@@ -433,6 +442,25 @@ class RlhfApp(App[None]):
     def _leave_when_hung_up(self) -> None:
         if terminal.hung_up():
             self.exit()
+
+    async def run_action(
+        self,
+        action: str | ActionParseResult,
+        default_namespace: DOMNode | None = None,
+        namespaces: Mapping[str, DOMNode] | None = None,
+    ) -> bool:
+        """Carry out what a key asks for. A bug in it is kept in a file and told, and the app lives on."""
+        try:
+            return await super().run_action(action, default_namespace, namespaces)
+        except Exception as error:
+            self._meet_bug(error)
+            return True
+
+    def _meet_bug(self, error: Exception) -> None:
+        """Tell of a bug once, however often it comes back."""
+        told = self.bugs.meet(error)
+        if told is not None:
+            self.show_error(told)
 
     def _fatal_error(self) -> None:
         """Keep the traceback in a file only the user can read; print no values of variables."""

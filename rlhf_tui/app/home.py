@@ -4,23 +4,26 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
 from rich.text import Text
+from textual.actions import ActionParseResult
 from textual.app import App, SystemCommand
 from textual.binding import BindingType
+from textual.dom import DOMNode
 from textual.filter import LineFilter
 from textual.screen import Screen
 
-from rlhf_tui.app import keys, terminal
+from rlhf_tui.app import copying, keys, terminal
 from rlhf_tui.app.app import require_terminal
 from rlhf_tui.app.glyphs import PlainFilter, ascii_wanted
+from rlhf_tui.app.harmless import HarmlessFilter
 from rlhf_tui.app.keyfile import key_file, load_keymap
 from rlhf_tui.app.look import CALM, HEIGHTS, WIDTHS, colourless, dress
-from rlhf_tui.app.screens.dialogs import help_dialog
+from rlhf_tui.app.screens.dialogs import error_dialog, help_dialog
 from rlhf_tui.app.screens.home import HomeScreen
 from rlhf_tui.app.screens.log import LogScreen
 from rlhf_tui.app.themefile import Taste, keep, taste, theme_file
@@ -59,6 +62,7 @@ class HomeApp(App[Choice]):
         dress(self, self._taste.theme)
         self.keymap: keys.Keymap = keymap or {}
         self.base = base.resolve()
+        self.bugs = terminal.Bugs(list_file().parent)
         self.animation_level = "none"
         self._plain = [PlainFilter()] if ascii_wanted() else []
 
@@ -82,11 +86,13 @@ class HomeApp(App[Choice]):
         self.push_screen(help_dialog(name, keys.TITLES.get(name, "Home"), self.keymap))
 
     def action_copy_command(self) -> None:
-        """Show the command line that opens the lit project and hand it to the terminal's clipboard."""
+        """Copy the command line that opens the lit project, and show it."""
         lit = self._home.lit
-        command = f"rlhf-tui {shlex.quote(lit.known.root)}" if lit else "rlhf-tui init my-assistant"
-        self.copy_to_clipboard(command)
-        self.notify(command, title="Copied, if your terminal allows it", markup=False, timeout=8)
+        copying.copy(self, f"rlhf-tui {shlex.quote(lit.known.root)}" if lit else "rlhf-tui init my-assistant")
+
+    def action_copy_text(self) -> None:
+        """Copy all that the window on top has to read."""
+        copying.copy(self, copying.text_in(self.screen))
 
     def action_show_log(self) -> None:
         """The logs of the lit project's runs, that of the one that goes on first."""
@@ -102,7 +108,7 @@ class HomeApp(App[Choice]):
 
     def get_line_filters(self) -> Sequence[LineFilter]:
         """Textual's own filters, and the one for plain ASCII when it is asked for."""
-        return [*super().get_line_filters(), *self._plain]
+        return [*super().get_line_filters(), HarmlessFilter(), *self._plain]
 
     def get_system_commands(self, screen: Screen[Any]) -> Iterable[SystemCommand]:
         """The command palette: every action of the screen."""
@@ -137,6 +143,20 @@ class HomeApp(App[Choice]):
     def _leave_when_hung_up(self) -> None:
         if terminal.hung_up():
             self.exit()
+
+    async def run_action(
+        self,
+        action: str | ActionParseResult,
+        default_namespace: DOMNode | None = None,
+        namespaces: Mapping[str, DOMNode] | None = None,
+    ) -> bool:
+        """Carry out what a key asks for. A bug in it is kept in a file and told, and the app lives on."""
+        try:
+            return await super().run_action(action, default_namespace, namespaces)
+        except Exception as error:
+            if (told := self.bugs.meet(error)) is not None:
+                self.push_screen(error_dialog(told))
+            return True
 
     def _fatal_error(self) -> None:
         """Keep the traceback in a file only the user can read; print no values of variables."""

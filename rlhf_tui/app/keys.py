@@ -288,7 +288,10 @@ REGISTRY: dict[str, tuple[Action, ...]] = {
         Action("begin.up", "pageup", "PgUp", "Up", "Scroll up, where not everything fits.", "scroll_body(-1)"),
         Action("begin.down", "pagedown", "PgDn", "Down", "Scroll down, where not everything fits.", "scroll_body(1)"),
     ),
-    "dialog": (Action("dialog.close", "escape", "esc", "Close", "Close this window.", "close", rank=1),),
+    "dialog": (
+        Action("dialog.close", "escape", "esc", "Close", "Close this window.", "close", rank=1),
+        Action("dialog.copy", "y", "y", "Copy", "Copy all that the window says.", "app.copy_text"),
+    ),
 }
 
 #: What the screens in front of the stages are called.

@@ -19,6 +19,8 @@ from pathlib import Path
 
 from textual.drivers.linux_driver import LinuxDriver
 
+from rlhf_tui.errors import UserError
+
 
 class Driver(LinuxDriver):
     """Textual's own, for a terminal that may vanish.
@@ -68,6 +70,29 @@ def hung_up(fd: int = 0) -> bool:
     except (OSError, termios.error, ValueError):
         return True
     return False
+
+
+class Bugs:
+    """What went wrong inside the app itself while it lived on: each kept in a file in `folder`, and told once."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._met: set[str] = set()
+        #: The file with the newest traceback, if it could be written.
+        self.file: Path | None = None
+
+    def meet(self, error: Exception) -> UserError | None:
+        """What to tell of a bug; None when it is known already, as one that every look of a timer meets again."""
+        trace = "".join(traceback.format_exception(error))
+        if trace in self._met:
+            return None
+        self._met.add(trace)
+        self.file = keep_crash(self._folder, error)
+        return UserError(
+            f"rlhf_tui met a bug: {type(error).__name__}: {error}",
+            why=f"Its traceback is in {self.file}" if self.file else "Its traceback could not be written.",
+            todo="Nothing else is lost: the app goes on, and so does a run.",
+        )
 
 
 def keep_crash(folder: Path, error: BaseException) -> Path | None:

@@ -55,10 +55,24 @@ from rlhf_tui.runs.journal import JournalWriter
 LONG = "A KL penalty is a leash: it keeps the new model close to the old one. [bold]Not markup[/bold]. " * 12
 
 
+#: What says where this terminal is and what it can do.
+SURROUNDINGS = ("NO_COLOR", "RLHF_TUI_ASCII", "RLHF_TUI_THEME", "TEXTUAL_THEME", "COLORFGBG", "TMUX", "STY") + (
+    "DISPLAY",
+    "WAYLAND_DISPLAY",
+)
+
+
 @pytest.fixture(autouse=True)
-def _plain_surroundings(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("NO_COLOR", "RLHF_TUI_ASCII", "RLHF_TUI_THEME", "TEXTUAL_THEME", "COLORFGBG"):
+def _plain_surroundings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
+    for name in SURROUNDINGS:
         monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("TERM", "xterm-256color")
+    monkeypatch.setenv("SSH_CONNECTION", "a far place")  # no program of this machine is given what a test copies
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    yield
+    # the app lives on after a bug; a test that met one by chance has failed
+    crashes = list(tmp_path.rglob("crash-*.txt"))
+    assert not crashes, "\n".join(path.read_text() for path in crashes)
 
 
 @pytest.fixture

@@ -25,7 +25,7 @@ from rlhf_tui.errors import UserError
 from rlhf_tui.project import Project
 from rlhf_tui.runs.control import Control
 from rlhf_tui.runs.events import Done, Event, Metric, Progress, Stage
-from rlhf_tui.runs.folder import WAITING, RunFolder, create_run
+from rlhf_tui.runs.folder import WAITING, RunFolder, create_run, list_runs
 from rlhf_tui.runs.journal import JournalWriter
 from rlhf_tui.runs.turn import WAITS
 
@@ -614,24 +614,85 @@ async def test_judging_all_pairs_ends_with_what_to_do_next(prompted: Project, cl
         assert "All pairs are judged (10)." in text_of(app)
 
 
-async def test_a_bug_leaves_a_crash_file_without_values(finished: Project, monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken(self: RlhfApp) -> None:
-        secret = "hunter2"
-        raise RuntimeError(f"a bug of length {len(secret)}")
+def keep(app: RlhfApp) -> str:
+    """The text of the crash file, which is taken away: it was expected."""
+    kept = app.bugs.file or app.crash
+    assert kept is not None
+    assert kept.stat().st_mode & 0o777 == 0o600
+    text = kept.read_text()
+    kept.unlink()
+    return text
 
-    monkeypatch.setattr(RlhfApp, "action_show_log", broken)
+
+def broken(self: RlhfApp) -> None:
+    secret = "hunter2"
+    raise RuntimeError(f"a bug of length {len(secret)}")
+
+
+async def test_a_bug_in_what_a_key_does_is_told_and_kept_and_the_app_lives_on(
+    finished: Project, monkeypatch: pytest.MonkeyPatch, text_of: TextOf
+) -> None:
+    monkeypatch.setattr(RlhfApp, "action_edit_setting", broken)
+    app = RlhfApp(finished)
+    async with app.run_test(size=(160, 48)) as pilot:
+        await settle(pilot)
+        await pilot.press("e")
+        await settle(pilot)
+        shown = text_of(app)
+        assert "rlhf_tui met a bug: RuntimeError: a bug of length 7" in shown
+        assert "crash-" in shown
+        await pilot.press("y", "escape", "5")  # the report can be copied, and the app goes on
+        await settle(pilot)
+        assert "met a bug" in app.clipboard
+        assert app.current_mode == "compare"
+        await pilot.press("e")  # the same bug again is not worth a second window
+        await settle(pilot)
+        assert not isinstance(app.screen, TextDialog)
+    text = keep(app)
+    assert "RuntimeError: a bug of length 7" in text
+    assert "in broken" in text
+    assert "hunter2" not in text
+
+
+async def test_a_bug_in_the_look_at_the_project_is_told_once(
+    finished: Project, monkeypatch: pytest.MonkeyPatch, text_of: TextOf
+) -> None:
+    app = RlhfApp(finished)
+    async with app.run_test() as pilot:
+        await settle(pilot)
+        monkeypatch.setattr(app, "_announce", lambda: broken(app))
+        app.look()
+        await settle(pilot)
+        assert "met a bug" in text_of(app)
+        await pilot.press("escape")
+        app.look()
+        await settle(pilot)
+        assert "met a bug" not in text_of(app)
+    keep(app)
+
+
+async def test_a_bug_that_ends_the_app_leaves_a_crash_file(finished: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     app = RlhfApp(finished)
 
     async def meet_the_bug() -> None:
         async with app.run_test() as pilot:
             await settle(pilot)
-            await pilot.press("L")
+            app.call_later(broken, app)
             await settle(pilot)
 
     with pytest.raises(RuntimeError, match="a bug"):
         await meet_the_bug()
-    assert app.crash is not None
-    assert Path(app.crash).stat().st_mode & 0o777 == 0o600
-    text = app.crash.read_text()
-    assert "RuntimeError: a bug of length 7" in text
-    assert "in broken" in text
+    assert "in broken" in keep(app)
+
+
+async def test_the_command_is_that_of_the_stage_on_screen_whatever_runs(finished: Project, alive: Hold) -> None:
+    ppo = next(run for run in list_runs(finished) if run.kind == "ppo")
+    ppo.events_path.write_bytes(b"".join(line + b"\n" for line in ppo.events_path.read_bytes().splitlines()[:-1]))
+    app = RlhfApp(finished)
+    with alive(ppo):
+        async with app.run_test() as pilot:
+            await settle(pilot)
+            await pilot.press("6", "y")
+            assert app.clipboard == f"rlhf-tui export merged --project {finished.root}"
+            await pilot.press("4", "y")
+            assert app.clipboard == f"rlhf-tui runs watch {ppo.name} --project {finished.root}"

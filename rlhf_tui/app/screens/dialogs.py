@@ -32,7 +32,7 @@ class TextDialog(ModalScreen[None]):
         """A titled box around the text."""
         with VerticalScroll(classes="dialog", id="reading") as box:
             box.border_title = Content(self._title)
-            box.border_subtitle = Content("↑↓ scroll · esc close")
+            box.border_subtitle = Content("↑↓ scroll · y copy · esc close")
             yield Static(self._body, markup=False, id="dialog-text")
 
     def on_mount(self) -> None:

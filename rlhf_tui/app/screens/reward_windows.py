@@ -47,7 +47,7 @@ class ReportDialog(ModalScreen[None]):
         """A titled box around the text."""
         with VerticalScroll(classes="dialog tall reading", id="reading") as box:
             box.border_title = Content(f"Report on {clean(self._report.run)}")
-            box.border_subtitle = Content("↑↓ PgUp PgDn scroll · esc close")
+            box.border_subtitle = Content("↑↓ PgUp PgDn scroll · y copy · esc close")
             yield Static("", markup=False, id="dialog-text")
 
     def on_mount(self) -> None:
