@@ -9,13 +9,15 @@ from __future__ import annotations
 import math
 from collections import deque
 from dataclasses import dataclass, field
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from rlhf_tui.app.series import Series
+from rlhf_tui.preferences.display import clean
 from rlhf_tui.runs.events import (
     Alert,
     Checkpoint,
     Done,
+    Event,
     Launch,
     Memory,
     Metric,
@@ -113,7 +115,7 @@ class RunState:
         """Fold one event. An event type of a later version changes nothing but the time last heard."""
         self.revision += 1
         self.heard = stamped.t
-        match stamped.event:
+        match tidied(stamped.event):
             case Launch() as launch:
                 self._launched(stamped.t, launch)
             case Stage(name="paused" | "resumed"):
@@ -182,6 +184,33 @@ class RunState:
             self.samples.pop()
         for key in [key for key, first in self.firsts.items() if first.step >= step]:
             del self.firsts[key]
+
+
+def tidied(event: Event) -> Event:
+    """The event with every text in it safe to show.
+
+    A sample stays as it is: screens that show it also say how much of it is hidden.
+    """
+    match event:
+        case Sample() | Memory():
+            return event
+        case Metric():
+            return event if all(map(_harmless, event.values)) else Metric(event.step, _clean_all(event.values))
+    fields = {name: getattr(event, name) for name in event.__struct_fields__}
+    return type(event)(**_clean_all(fields))
+
+
+def _clean_all(value: Any) -> Any:
+    if isinstance(value, str):
+        return value if _harmless(value) else clean(value)
+    if isinstance(value, dict):
+        return {_clean_all(key): _clean_all(one) for key, one in value.items()}
+    return [_clean_all(one) for one in value] if isinstance(value, list) else value
+
+
+def _harmless(text: str) -> bool:
+    """Whether a text is clean at first sight, as nearly all are."""
+    return text.isascii() and text.isprintable()
 
 
 def _add_once(known: deque[Timed[News]], new: Timed[News]) -> None:

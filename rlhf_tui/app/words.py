@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 import textwrap
 
+from rlhf_tui.preferences.display import clean
+
 
 def duration(seconds: float) -> str:
     """`42s`, `6m`, `2h49m`, `3d4h`; a dash when it is unknown."""
@@ -63,8 +65,8 @@ def plural(count: int, noun: str) -> str:
 
 
 def one_line(text: str, width: int) -> str:
-    """The text with its white space run together, cut with an ellipsis to `width` characters."""
-    flat = " ".join(text.split())
+    """The text, safe to show, with its white space run together, cut with an ellipsis to `width` characters."""
+    flat = " ".join(clean(text).split())
     return flat if len(flat) <= width else flat[: max(width - 1, 0)] + "…"
 
 

@@ -218,7 +218,7 @@ class RaterDialog(ModalScreen[str | None]):
         here = tinted("▶ ", "accent") if rater.handle == self._current else Content("  ")
         card = "card" if rater.card else "no card"
         consent = "may be named in exports" if rater.consent else f"in exports: {rater.public_name}"
-        return Content.assemble(here, f"{rater.handle:<16} ", tinted(f"{card:<8} {consent}", "quiet"))
+        return Content.assemble(here, tinted(f"{rater.handle:<16} "), tinted(f"{card:<8} {consent}", "quiet"))
 
 
 class ReadingDialog(ModalScreen[None]):

@@ -117,7 +117,9 @@ class LabelView(Container):
         )
         self.query_one("#history", Board).show(lambda _, height: label_panels.last_answers(given, height))
         if aside.report:
-            self.query_one("#you", Board).show(rows(label_panels.statistics(aside.report)), title=f"You ({rater})")
+            self.query_one("#you", Board).show(
+                rows(label_panels.statistics(aside.report)), title=f"You ({clean(rater)})"
+            )
 
     def dress(self) -> None:
         """Show the texts plain, formatted, or with their own words marked, as `look` says."""

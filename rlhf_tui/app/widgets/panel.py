@@ -1,12 +1,17 @@
-"""A bordered panel with a title that shows rows of text. Text of users and models is never markup."""
+"""A bordered panel with a title that shows rows of text.
+
+Text of users and models is never markup, and nothing in it is obeyed: what stands here goes through `clean` once, here.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from textual.content import Content
 from textual.widgets import Static
+
+from rlhf_tui.preferences.display import clean
 
 #: The colours that mean something, as theme variables. The words beside them say the same.
 TONES = {
@@ -31,13 +36,13 @@ class Row:
 
 
 def tinted(text: str, tone: str = "") -> Content:
-    """Plain text in one of the tones."""
-    return Content.styled(text, TONES[tone])
+    """Plain text, safe to show, in one of the tones."""
+    return Content.styled(clean(text), TONES[tone])
 
 
 def rows(items: Iterable[Row], *, gap: int = 2) -> Content:
     """Rows with their values and notes aligned in columns."""
-    kept = list(items)
+    kept = [replace(row, value=clean(row.value), note=clean(row.note)) for row in items]
     first = max((len(row.label) for row in kept), default=0) + gap
     second = max((len(row.value) for row in kept if row.note), default=0) + gap
     lines = [
@@ -52,8 +57,8 @@ def rows(items: Iterable[Row], *, gap: int = 2) -> Content:
 
 
 def lines(*items: Content | str) -> Content:
-    """Lines one below the other."""
-    return Content("\n").join(items)
+    """Lines one below the other; plain texts are made safe to show."""
+    return Content("\n").join(clean(item) if isinstance(item, str) else item for item in items)
 
 
 #: A text, or what makes one for a width and a height in characters.
@@ -79,8 +84,8 @@ class Panel(Static):
     def show(self, body: Body, *, title: str | None = None, note: str | None = None) -> None:
         """Replace the text and, when given, the title and the note in the lower border."""
         if title is not None:
-            self.border_title = Content(title)
+            self.border_title = Content(clean(title))
         if note is not None:
-            self.border_subtitle = Content(note)
-        self._body = body
-        self.update(body(*self.content_size) if callable(body) else body)
+            self.border_subtitle = Content(clean(note))
+        self._body = clean(body) if isinstance(body, str) else body
+        self.update(self._body(*self.content_size) if callable(self._body) else self._body)
