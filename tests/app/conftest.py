@@ -56,9 +56,9 @@ LONG = "A KL penalty is a leash: it keeps the new model close to the old one. [b
 
 
 #: What says where this terminal is and what it can do.
-SURROUNDINGS = ("NO_COLOR", "RLHF_TUI_ASCII", "RLHF_TUI_THEME", "TEXTUAL_THEME", "COLORFGBG", "TMUX", "STY") + (
-    "DISPLAY",
-    "WAYLAND_DISPLAY",
+SURROUNDINGS = (
+    *("NO_COLOR", "RLHF_TUI_ASCII", "RLHF_TUI_THEME", "TEXTUAL_THEME", "COLORFGBG"),
+    *("TMUX", "STY", "DISPLAY", "WAYLAND_DISPLAY"),
 )
 
 
