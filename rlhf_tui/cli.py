@@ -3,8 +3,8 @@
 Nothing heavy is imported here: every verb imports what it needs when it is called. With --json a
 verb prints one JSON document on standard output and nothing else there. Exit codes: 0 done,
 1 failed, 2 wrong use. The verbs of settings and prompts are in `cli_content`, those of judgements and
-raters in `cli_labels`, those of training, runs and exports in `cli_runs`; `verbs` says how a verb that
-runs the model works.
+raters in `cli_labels`, those of the base model in `cli_model`, those of training, runs and exports in
+`cli_runs`; `verbs` says how a verb that runs the model works.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Annotated
 
 import typer
 
-from rlhf_tui import __version__, cli_bench, cli_content, cli_labels, cli_runs, verbs
+from rlhf_tui import __version__, cli_bench, cli_content, cli_labels, cli_model, cli_runs, verbs
 from rlhf_tui.cli_options import HERE, Detach, Folder, Json, Set
 from rlhf_tui.errors import UsageError, UserError, nearest
 
@@ -33,6 +33,7 @@ app = typer.Typer(
 app.add_typer(cli_content.config, name="config")
 app.add_typer(cli_content.prompts, name="prompts")
 app.add_typer(cli_labels.labels, name="labels")
+app.add_typer(cli_model.model, name="model")
 app.add_typer(cli_runs.train, name="train")
 app.add_typer(cli_runs.runs, name="runs")
 app.add_typer(cli_runs.export, name="export")

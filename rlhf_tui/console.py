@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import TextIO
 
 from rlhf_tui.app.announcing import for_run
+from rlhf_tui.app.words import progress
 from rlhf_tui.errors import UserError
 from rlhf_tui.preferences.display import clean
 from rlhf_tui.project import Project
@@ -88,7 +89,7 @@ class ConsoleFollower:
         left = f"  {_duration(pace * (total - done))} left" if pace and done < total else ""
         filled = round(_BAR * done / total) if total else 0
         numbers = "  ".join(f"{name.replace('_', '-')} {value:.2f}" for name, value in self._numbers.items())
-        return f"  [{'#' * filled}{'.' * (_BAR - filled)}] {done}/{total} {unit}{left}  {numbers}".rstrip()
+        return f"  [{'#' * filled}{'.' * (_BAR - filled)}] {progress(done, total, unit)}{left}  {numbers}".rstrip()
 
     def _line(self, text: str) -> None:
         self.close()

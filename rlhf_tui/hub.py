@@ -7,6 +7,7 @@ so that a glance costs no import; only what asks the hub imports the library.
 from __future__ import annotations
 
 import json
+import logging
 import os
 import re
 from collections.abc import Iterable
@@ -138,7 +139,10 @@ def is_cached(name: str, revision: str = "") -> bool:
 def look_up(name: str, revision: str = "", timeout: float = 10) -> HubModel:
     """What the hub says of a model. Goes to the network; raises whatever the hub's library does (see `reason`)."""
     from huggingface_hub import HfApi
+    from huggingface_hub.utils.tqdm import disable_progress_bars
 
+    disable_progress_bars()  # whoever asks draws or prints for themselves
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
     info = HfApi().model_info(name, revision=revision or None, files_metadata=True, timeout=timeout)
     sizes = {one.rfilename: one.size or 0 for one in info.siblings or ()}
     card = info.card_data

@@ -185,7 +185,11 @@ def _cached() -> Iterator[FoundModel]:
         return
     from huggingface_hub import scan_cache_dir
 
-    names = sorted((one.repo_id for one in scan_cache_dir(folder).repos if one.repo_type == "model"), key=str.casefold)
+    try:
+        repositories = scan_cache_dir(folder).repos
+    except OSError:  # a folder in it that cannot be read hides the others
+        return
+    names = sorted((one.repo_id for one in repositories if one.repo_type == "model"), key=str.casefold)
     for name in names:
         snapshot = hub.snapshot(name)
         if snapshot is not None and (snapshot / "config.json").is_file():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import psutil
 
@@ -11,8 +12,8 @@ from rlhf_tui import doctor
 from rlhf_tui.errors import UsageError
 from rlhf_tui.fit import GIB, MemoryPlan, plan, resolve
 from rlhf_tui.fit_verdict import Verdict, verdict
-from rlhf_tui.project import DATABASE, open_project
-from rlhf_tui.settings import Settings
+from rlhf_tui.project import DATABASE, Project
+from rlhf_tui.settings import Settings, parse_override
 from rlhf_tui.shape import ModelShape
 
 
@@ -70,11 +71,22 @@ def fitting(settings: Settings, shape: ModelShape, room: Room, candidates: int |
     return Fitting(planned, room, tuple(verdict(planned, room.size)))
 
 
+def remedy(found: Fitting) -> tuple[str, ...]:
+    """The `section.key=value` settings that let every stage fit for which there is a way; the lower one of two."""
+    wanted: dict[str, Any] = {}
+    for judged in found.verdicts:
+        for override in judged.lower:
+            key, value = parse_override(override)
+            before = wanted.get(key, value)
+            wanted[key] = min(before, value) if isinstance(value, int) else value
+    return tuple(f"{key}={value}" for key, value in wanted.items())
+
+
 def judged_candidates(folder: Path) -> int | None:
     """How many judged completions the project has, at most; None when that says nothing: no project, or none yet."""
     if not (folder / DATABASE).is_file():
         return None
-    with open_project(folder).store() as store:
+    with Project(folder).store() as store:
         return 2 * len(store.pairs()) or None
 
 

@@ -274,7 +274,8 @@ class RlhfApp(App[None]):
         if run is None:
             self.notify("No run is going on.", timeout=2)
             return
-        question = f"Stop {run.name}? It saves first."
+        saves = "Files that have arrived whole stay." if run.folder.kind == "download" else "It saves first."
+        question = f"Stop {run.name}? {saves}"
         self.push_screen(ConfirmDialog("Stop the run", question), lambda yes: self._stop_if(yes, run))
 
     def start_stage(self, stage: str, options: Mapping[str, str]) -> None:

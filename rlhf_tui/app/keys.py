@@ -96,7 +96,25 @@ REGISTRY: dict[str, tuple[Action, ...]] = {
         Action("run.save", "ctrl+s", "^s", "Save", "Save a checkpoint now.", "app.save_now", rank=4, when="live"),
         Action("run.stop", "full_stop", ".", "Stop…", "Stop the run; it saves.", "app.stop_run", rank=3, when="live"),
     ),
-    "model": (Action("model.next", "enter", "⏎", "To the pairs", "Go on to stage 2, Pairs.", "app.stage('pairs')", 1),),
+    "model": (
+        Action(
+            "model.next", "enter", "⏎", "Choose", "Choose the lit model; download it; or go on to stage 2.", "take", 1
+        ),
+        Action("model.up", "up,k", "↑↓", "Models", "The model above.", "move(-1)", rank=3),
+        Action("model.down", "down,j", "↓", "Models", "The model below.", "move(1)"),
+        Action("model.other", "slash", "/", "Other…", "Name a folder, or a model of the hub.", "other", rank=2),
+        Action("model.fit", "f", "f", "Make fit…", "Lower the settings that keep a stage from fitting.", "make_fit", 4),
+        Action(
+            "model.size",
+            "a",
+            "a",
+            "Ask hub",
+            "Ask the hub how large the lit model is; only its config.json is fetched.",
+            "ask_hub",
+            rank=9,
+        ),
+        Action("model.read", "o", "o", "Read", "All about the lit model, the memory and the settings.", "read", 11),
+    ),
     "pairs": (
         Action("pairs.start", "enter", "⏎", "Generate", "Sample candidates for the prompts.", "start", 2, "idle"),
         Action("pairs.label", "l", "l", "Label", "Judge the pairs that wait.", "label", rank=1),

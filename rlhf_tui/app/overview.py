@@ -16,15 +16,24 @@ from pathlib import Path
 from rlhf_tui.app.keys import STAGES
 from rlhf_tui.app.state import RunState
 from rlhf_tui.errors import UserError
+from rlhf_tui.models import is_here
 from rlhf_tui.preferences.store import Counts, Rater, Store
 from rlhf_tui.project import Project
 from rlhf_tui.runs.ending import Ending, ending, exit_pending
 from rlhf_tui.runs.folder import RunFolder, list_runs
 from rlhf_tui.runs.journal import JournalReader
+from rlhf_tui.runs.turn import WITHOUT_MODEL
 from rlhf_tui.settings import Settings
 
 #: Which kind of run belongs to which stage.
-KIND_OF_STAGE = {"pairs": "generate", "reward": "reward", "ppo": "ppo", "compare": "compare", "export": "export"}
+KIND_OF_STAGE = {
+    "model": "download",
+    "pairs": "generate",
+    "reward": "reward",
+    "ppo": "ppo",
+    "compare": "compare",
+    "export": "export",
+}
 STAGE_OF_KIND = {kind: stage for stage, kind in KIND_OF_STAGE.items()}
 ALIVE = ("running", "paused", "queued")
 BROKEN = ("failed", "crashed")
@@ -133,6 +142,11 @@ class Overview:
         return self.runs.get(KIND_OF_STAGE.get(stage, ""))
 
     @property
+    def model_here(self) -> bool:
+        """Whether the project's model can be loaded without the network. Some looks at the disk."""
+        return self.settings is not None and is_here(self.settings.model)
+
+    @property
     def labels_seen(self) -> object:
         """Something that is equal as long as the labels have not been written to since the last `poll`."""
         return self._seen.get("labels")
@@ -162,14 +176,17 @@ class Overview:
         if own is not None and own.alive:
             return own
         waits = self.settings is not None and self.settings.run.when_busy == "wait"
-        return None if waits else self.live
+        other = self.live
+        if waits or other is None or {KIND_OF_STAGE[stage], other.folder.kind} & WITHOUT_MODEL:
+            return None
+        return other
 
     def mark(self, stage: str) -> str:
         """How far a stage is: 'running', 'done', 'broken' or 'open'."""
         run = self.run(stage)
         if run and run.alive:
             return "running"
-        if run and run.status in BROKEN:
+        if run and run.status in BROKEN and not (stage == "model" and self.model_here):
             return "broken"
         return "done" if self._is_done(stage, run) else "open"
 
@@ -226,7 +243,8 @@ class Overview:
 
     def _is_done(self, stage: str, run: Watched | None) -> bool:
         if stage == "model":
-            return self.problem is None and (self.counts.prompts > 0 or bool(self.runs))
+            begun = self.counts.prompts > 0 or any(kind != "download" for kind in self.runs)
+            return self.problem is None and (begun or (run is not None and run.status == "finished"))
         if stage == "pairs":
             return self.counts.judgements > 0 and self.counts.pairs_waiting == 0
         return run is not None and run.status == "finished"

@@ -59,6 +59,11 @@ def percent(share: float) -> str:
     return f"{share * 100:.0f} %" if math.isfinite(share) else "-"
 
 
+def progress(done: int, total: int, unit: str) -> str:
+    """How far something is: `182/400 updates`, `12M/93M`."""
+    return f"{size(done)}/{size(total)}" if unit == "bytes" else f"{done}/{total} {unit}".rstrip()
+
+
 def plural(count: int, noun: str) -> str:
     """`1 pair`, `3 pairs`, `2 judgements`."""
     return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"

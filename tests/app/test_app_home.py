@@ -14,7 +14,7 @@ import pytest
 from textual.app import App
 from textual.pilot import Pilot
 
-from rlhf_tui import projects
+from rlhf_tui import hub, projects
 from rlhf_tui.app import session
 from rlhf_tui.app.app import RlhfApp
 from rlhf_tui.app.home import Choice, HomeApp
@@ -389,10 +389,13 @@ async def test_what_is_typed_is_checked_while_it_is_typed(here: Path, size: tupl
         assert isinstance(app.screen, HomeScreen)
 
 
-async def test_the_hubs_cache_and_a_model_folder_need_no_download(here: Path, tmp_path: Path, text_of: TextOf) -> None:
-    snapshot = tmp_path / "hub" / "hub" / "models--owner--model" / "snapshots" / "1"
-    snapshot.mkdir(parents=True)
-    (snapshot / "config.json").write_text("{}")
+async def test_the_hubs_cache_and_a_model_folder_need_no_download(here: Path, text_of: TextOf) -> None:
+    model = hub.cache() / "models--owner--model"
+    for folder in ("refs", "snapshots/1"):
+        (model / folder).mkdir(parents=True)
+    (model / "refs" / "main").write_text("1")
+    for name in ("config.json", "tokenizer.json", "model.safetensors"):
+        (model / "snapshots" / "1" / name).write_text("{}")
     (here / "weights").mkdir()
     (here / "weights" / "config.json").write_text("{}")
     (here / "mine.txt").write_text("Why?\nHow?\n")

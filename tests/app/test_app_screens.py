@@ -397,7 +397,7 @@ async def test_a_second_run_is_queued_shown_as_that_and_taken_out_of_the_queue(
 @pytest.mark.parametrize(
     ("number", "verb"),
     [
-        ("1", "config show"),
+        ("1", "fit"),
         ("2", "generate"),
         ("3", "train reward"),
         ("4", "train ppo"),

@@ -48,6 +48,7 @@ RESULTS: dict[str, dict[str, Any]] = {
     },
 }
 RESULTS["demo"] = {kind: {"run": f"{kind}-0001"} | result for kind, result in RESULTS.items()}
+RESULTS["download"] = {"model": "o/m", "path": "/cache", "files": 4, "bytes": 105_000_000, "licence": "mit"}
 
 
 @dataclass(frozen=True)

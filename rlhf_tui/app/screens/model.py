@@ -1,128 +1,449 @@
-"""Stage 1, Model: what the base is, how it is held in memory, and what this project changed."""
+"""Stage 1, Model: which base model, does it fit here, can this machine do it, and the download that brings it.
+
+What is read from disk, driver and hub is read in threads; what is said about it is in `app.model_rows`. Nothing is
+downloaded before ⏎ on a model that is not here, and the hub is asked nothing before `a`.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Any, ClassVar
+import shlex
+import sqlite3
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import ClassVar
 
+from textual import on, work
 from textual.app import ComposeResult
 from textual.binding import BindingType
 from textual.containers import Container
 from textual.content import Content
+from textual.message import Message
 
-from rlhf_tui.app import keys, words
-from rlhf_tui.app.overview import Overview
-from rlhf_tui.app.screens.stage import StageScreen
-from rlhf_tui.app.widgets.panel import Panel, Row, lines, rows, tinted
-from rlhf_tui.settings import SettingInfo, Settings, catalogue, changed, info, value
+from rlhf_tui import hub, models
+from rlhf_tui.app import keys, model_about, model_rows
+from rlhf_tui.app.model_rows import Outcome, Unknown
+from rlhf_tui.app.overview import BROKEN, Overview, Watched
+from rlhf_tui.app.screens.dialogs import ConfirmDialog, TextDialog
+from rlhf_tui.app.screens.model_window import ModelWindow
+from rlhf_tui.app.screens.stage import StageScreen, progress_body
+from rlhf_tui.app.settings_form import SettingsForm, entries
+from rlhf_tui.app.widgets.listing import Listing
+from rlhf_tui.app.widgets.panel import Panel, lines, rows, tinted
+from rlhf_tui.doctor import Check, examine
+from rlhf_tui.errors import UserError
+from rlhf_tui.locate import locate, not_had
+from rlhf_tui.models import FoundModel
+from rlhf_tui.preferences.display import clean
+from rlhf_tui.project import CONFIG
+from rlhf_tui.room import Fitting, fitting, judged_candidates, remedy, room_for
+from rlhf_tui.settings import Settings, load, parse_override
+from rlhf_tui.shape import shape_of
 
 
 class ModelScreen(StageScreen):
-    """The base model, its adapters, the folder, and the settings that are not the defaults."""
+    """The models to choose from, the memory of each stage, the checks of this machine, and what ⏎ does."""
 
     STAGE = "model"
     BINDINGS: ClassVar[list[BindingType]] = keys.bindings("model")
 
+    class Listed(Message):
+        """The models on this machine."""
+
+        def __init__(self, found: Sequence[FoundModel]) -> None:
+            super().__init__()
+            self.found = found
+
+    class Planned(Message):
+        """What the memory plan came to; `cures`: whether lowering settings lets every stage fit."""
+
+        def __init__(self, wanted: object, outcome: Outcome, cures: bool) -> None:
+            super().__init__()
+            self.wanted, self.outcome, self.cures = wanted, outcome, cures
+
+    class Examined(Message):
+        """What the doctor found."""
+
+        def __init__(self, checks: Sequence[Check]) -> None:
+            super().__init__()
+            self.checks = checks
+
+    class Answered(Message):
+        """What the hub says of a model, or why it does not."""
+
+        def __init__(self, name: str, answer: hub.HubModel | UserError) -> None:
+            super().__init__()
+            self.name, self.answer = name, answer
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._found: list[FoundModel] = []
+        self._told_by_hub: dict[str, hub.HubModel] = {}
+        self._lit: str | None = None  # the name of the lit model; "" for the last line; None: the project's
+        self._outcome: Outcome = None
+        self._cures = False
+        self._planned_for: object = None
+        self._listed_for: object = None
+        self._checks: Sequence[Check] | None = None
+        self._asking = ""
+
     def compose_body(self) -> ComposeResult:
-        """Facts on top, the changed settings and the next step below."""
-        with Container(classes="side-by-side facts"):
-            yield Panel("Base model", id="base")
+        """The list, with all about it where there is room; memory, checks, settings, and what comes next."""
+        with Container(classes="side-by-side choosing"):
+            yield Listing(id="models")
+            yield Panel("This model", id="about-model", classes="only-large")
+        yield Panel("Does it fit?", id="fits")
+        yield Panel("This machine", id="checks-brief")
+        with Container(classes="side-by-side held only-large"):
+            yield Panel("How it is held", id="base")
             yield Panel("Adapters (LoRA)", id="adapters")
-        yield Panel("Project", id="project")
-        with Container(classes="side-by-side rest"):
+        with Container(classes="side-by-side rest only-large"):
             yield Panel("Settings that differ from the defaults", id="changed")
-            yield Panel("What the settings say", id="explained", classes="only-large")
+            yield Panel("What the settings say", id="explained")
         yield Panel("Next", id="next")
 
+    def on_screen_resume(self) -> None:
+        """Back from a window, or from another stage: the models on the disk may be others."""
+        self._listed_for = None
+        super().on_screen_resume()
+        self._examine()
+
+    # What is shown
+
+    @property
+    def current(self) -> FoundModel | None:
+        """The project's model; None while the settings cannot be read."""
+        settings = self.overview.settings
+        if settings is None or self.overview.problem:
+            return None
+        known = next((one for one in self._found if one.name == settings.model.name), None)
+        return known or self._with_answer(models.find(settings.model))
+
+    @property
+    def listed(self) -> list[FoundModel]:
+        """The models in the list; before the disk has been read the project's alone."""
+        if self._found:
+            return self._found
+        return [self.current] if self.current else []
+
+    @property
+    def lit(self) -> FoundModel | None:
+        """The lit model; None on the line that asks for one."""
+        if self._lit == "":
+            return None
+        current = self.current
+        wanted = current.name if self._lit is None and current else self._lit
+        return next((one for one in self.listed if one.name == wanted), current)
+
     def show(self, view: Overview) -> None:
-        """Fill the panels."""
-        settings = view.settings
-        self.query_one("#next", Panel).show(view.next_step())
-        if settings is None or view.problem:
-            self.query_one("#base", Panel).show(tinted(str(view.problem or ""), "bad"), title="The settings are broken")
+        """Fill the panels, and have read anew what may have changed."""
+        settings, current = view.settings, self.current
+        if settings is None or current is None:
+            broken = view.problem
+            parts = (broken.what, broken.why, broken.todo) if broken else ()
+            self.query_one("#next", Panel).show(tinted(clean(" ".join(parts)), "bad"), title="The settings are broken")
             return
-        self.query_one("#base", Panel).show(rows(base_rows(settings)), title="Base model")
-        self.query_one("#adapters", Panel).show(rows(adapter_rows(view, settings)))
-        self.query_one("#project", Panel).show(rows(project_rows(view)))
-        self.query_one("#changed", Panel).show(changed_settings(settings))
-        self.query_one("#explained", Panel).show(lambda width, _: explanations(settings, width))
+        self._renew_what_moved(view, settings)
+        self._show_list(current)
+        self._show_plan()
+        self.query_one("#checks-brief", Panel).show(
+            lambda width, height: model_rows.checks_body(self._checks, width, height),
+            note=f"{keys.key_of('model', 'stage.doctor', self.rlhf.keymap)}: all of it",
+        )
+        self._show_next(view, current)
+        if self.wide:
+            self._show_settings(view, settings)
+
+    def _show_list(self, current: FoundModel) -> None:
+        listed, lit = self.listed, self.lit
+        at = len(listed) if lit is None else next((n for n, one in enumerate(listed) if one.name == lit.name), 0)
+
+        def line(place: int, width: int) -> Content:
+            if place == len(listed):
+                return model_rows.other_line(width, lit=place == at)
+            found = listed[place]
+            return model_rows.model_line(found, width, lit=place == at, current=found.name == current.name)
+
+        listing = self.query_one("#models", Listing)
+        listing.border_title = Content("Base model")
+        listing.border_subtitle = Content("● asking the hub…" if self._asking else "")
+        listing.show([False] * (len(listed) + 1), at, line)
+
+    def _show_plan(self) -> None:
+        outcome = self._outcome
+        where = f" {outcome.room.what}" if isinstance(outcome, Fitting) else ""
+        title = clean(f"Does it fit{where}?")
+        self.query_one("#fits", Panel).show(
+            lambda width, height: model_rows.plan_body(outcome, width, height),
+            title=title if len(title) < self.app.size.width - 8 else "Does it fit?",
+            note="estimated, not measured" if isinstance(outcome, Fitting) else "",
+        )
+
+    def _show_next(self, view: Overview, current: FoundModel) -> None:
+        panel, run = self.query_one("#next", Panel), self.run_shown
+        if run is not None and _worth_telling(run, current):
+            panel.show(progress_body(run), title="Download")
+            return
+        panel.show(model_rows.next_words(self.lit, current, view.next_step()), title="Next")
+
+    def _show_settings(self, view: Overview, settings: Settings) -> None:
+        lit = self.lit
+        about = model_rows.about_rows(lit) if lit else tinted("A folder on this machine, or owner/model.", "quiet")
+        self.query_one("#about-model", Panel).show(about)
+        self.query_one("#base", Panel).show(rows(model_about.base_rows(settings)))
+        self.query_one("#adapters", Panel).show(rows(model_about.adapter_rows(view, settings)))
+        self.query_one("#changed", Panel).show(model_about.changed_settings(settings))
+        self.query_one("#explained", Panel).show(lambda width, _: model_about.explanations(settings, width))
 
     def command(self) -> str:
-        """The settings on the command line."""
-        return "config show"
+        """What is on screen, on the command line."""
+        lit, current = self.lit, self.current
+        if lit is None or current is None:
+            return "model list"
+        if lit.name != current.name:
+            return f"model choose {shlex.quote(lit.name)}"
+        return "model download" if lit.fetchable else "fit"
+
+    # What keys do
+
+    def action_move(self, by: int) -> None:
+        """Light the model above or below."""
+        names = [one.name for one in self.listed] + [""]
+        lit = self.lit
+        at = names.index(lit.name if lit else "")
+        self._light(names[min(max(at + by, 0), len(names) - 1)])
+
+    def action_take(self) -> None:
+        """What ⏎ does: choose the lit model, download it, or go on."""
+        lit, current = self.lit, self.current
+        if lit is None:
+            self.action_other()
+        elif current is None:
+            self.rlhf.start_stage("model", {})  # says what is wrong with the settings
+        elif lit.name != current.name:
+            self._choose(lit.name, lit.title)
+        elif lit.state == "gone":
+            self.rlhf.show_error(UserError(lit.problem, todo=lit.todo))
+        elif lit.fetchable:
+            self.rlhf.start_stage("model", {})
+        else:
+            self.rlhf.action_stage("pairs")
+
+    def action_other(self) -> None:
+        """Name a folder or a model of the hub."""
+        self.app.push_screen(ModelWindow(Path.cwd()), self._named)
+
+    def action_read(self) -> None:
+        """All about the lit model, the memory and the settings, in a window."""
+        settings, lit = self.overview.settings, self.lit
+        if settings is None:
+            return
+        parts: list[Content | str] = [model_rows.about_rows(lit), ""] if lit else []
+        parts += [model_rows.plan_body(self._outcome, 86, 40), "", rows(model_about.base_rows(settings)), ""]
+        parts += [rows(model_about.adapter_rows(self.overview, settings)), ""]
+        parts += [rows(model_about.project_rows(self.overview)), "", model_about.changed_settings(settings)]
+        self.app.push_screen(TextDialog("The model", lines(*parts)))
+
+    def action_make_fit(self) -> None:
+        """Ask, then lower the settings that keep a stage from fitting."""
+        outcome, lit, current = self._outcome, self.lit, self.current
+        if not isinstance(outcome, Fitting):
+            self.notify("There is no memory plan yet.", timeout=3)
+        elif outcome.fits:
+            self.notify("Every stage fits already.", timeout=3)
+        elif lit is not None and current is not None and lit.name != current.name:
+            self.notify("Choose this model first: ⏎.", timeout=3)
+        elif not (lower := remedy(outcome)):
+            self.rlhf.show_text("No setting helps", [judged.advice for judged in outcome.verdicts if not judged.fits])
+        else:
+            form = SettingsForm(self.overview.project)
+            known = {one.key: one for one in entries()}
+            changes = [(known[key], form.now(known[key]), new) for key, new in map(parse_override, lower)]
+            question = model_rows.remedy_question(
+                outcome, [(entry.key, old, new) for entry, old, new in changes], then=self._cures
+            )
+            self.app.push_screen(ConfirmDialog("Make it fit", question), lambda yes: self._lower(yes, form, changes))
+
+    def action_ask_hub(self) -> None:
+        """Ask the hub about the lit model, away from the thread that draws."""
+        lit, settings = self.lit, self.overview.settings
+        if lit is None or settings is None or not (lit.kind == "hub" and lit.fetchable):
+            self.notify("Only a model of the hub that is not here needs asking.", timeout=3)
+            return
+        if not self._asking:
+            self._asking = lit.name
+            self.renew()
+            self._ask(lit.name, settings.model.revision if lit.name == settings.model.name else "")
+
+    # What comes of it
+
+    def on_listing_chosen(self, event: Listing.Chosen) -> None:
+        """Light what was clicked; what is lit already is taken."""
+        names = [one.name for one in self.listed] + [""]
+        lit = self.lit
+        if names[event.at] == (lit.name if lit else ""):
+            self.action_take()
+        else:
+            self._light(names[event.at])
+
+    def on_listing_turned(self, event: Listing.Turned) -> None:
+        """The cursor goes along with the wheel."""
+        self.action_move(event.by)
+
+    def _light(self, name: str) -> None:
+        self._lit = name
+        self.renew()
+
+    def _named(self, name: str | None) -> None:
+        if name:
+            self._choose(name, name)
+
+    def _choose(self, name: str, title: str) -> None:
+        """Make a model the project's; where adapters belong to another one, after a question."""
+        try:
+            elsewhere = models.trained_elsewhere(self.overview.project, name)
+        except UserError as error:
+            self.rlhf.show_error(error)
+            return
+        if elsewhere:
+            question = clean(f"{models.belongings(elsewhere, title)}\n\nChoose it all the same?")
+            self.app.push_screen(ConfirmDialog("Another base model", question), lambda yes: self._write_if(yes, name))
+        else:
+            self._write_if(True, name)
+
+    def _write_if(self, yes: bool | None, name: str) -> None:
+        if not yes:
+            return
+        try:
+            models.choose(self.overview.project, name)
+        except UserError as error:
+            self.rlhf.show_error(error)
+            return
+        self._lit = None
+        self.rlhf.look()
+        self.renew()
+
+    def _lower(self, yes: bool | None, form: SettingsForm, changes: Sequence[tuple[object, object, object]]) -> None:
+        if not yes:
+            return
+        try:
+            for entry, old, new in changes:
+                form.store(entry, new, seen=old)  # type: ignore[arg-type]
+        except UserError as error:
+            self.rlhf.show_error(error)
+        else:
+            self.notify("Lowered. e shows the settings.", timeout=4)
+        self.rlhf.look()
+        self.renew()
+
+    def _with_answer(self, found: FoundModel) -> FoundModel:
+        """A model that is not here, with what the hub has said of it."""
+        said = self._told_by_hub.get(found.name)
+        if said is None or found.here:
+            return found
+        licence = found.licence or said.licence
+        return replace(found, size=said.size, licence=licence, parameters=found.parameters or said.parameters)
+
+    @on(Listed)
+    def _models_listed(self, event: Listed) -> None:
+        self._found = [self._with_answer(one) for one in event.found]
+        self.renew()
+
+    @on(Planned)
+    def _memory_planned(self, event: Planned) -> None:
+        if event.wanted == self._planned_for:
+            self._outcome, self._cures = event.outcome, event.cures
+            self.renew()
+
+    @on(Examined)
+    def _machine_examined(self, event: Examined) -> None:
+        self._checks = event.checks
+        self.renew()
+
+    @on(Answered)
+    def _hub_answered(self, event: Answered) -> None:
+        self._asking = ""
+        if isinstance(event.answer, UserError):
+            self.rlhf.show_error(event.answer)
+        else:
+            self._told_by_hub[event.name] = event.answer
+            self._planned_for = self._listed_for = None
+        self.renew()
+
+    # What threads do
+
+    def _renew_what_moved(self, view: Overview, settings: Settings) -> None:
+        """Read anew what depends on the settings, the labels, the lit model, or a download that has ended."""
+        run = self.run_shown
+        listed_for = (settings.model, run.status if run else "")
+        if listed_for != self._listed_for:
+            self._listed_for = listed_for
+            self._list(settings)
+        lit = self.lit
+        name = lit.name if lit else settings.model.name
+        wanted = (name, settings, view.labels_seen, lit.state if lit else "")
+        if wanted != self._planned_for:
+            if self._planned_for is None or self._planned_for[0] != name:  # type: ignore[index]
+                self._outcome = None
+            self._planned_for = wanted
+            self._plan(wanted, _about(settings, name))
+
+    @work(thread=True, exclusive=True, group="list")
+    def _list(self, settings: Settings) -> None:
+        self.post_message(self.Listed(models.listed(settings.model)))
+
+    @work(thread=True, exclusive=True, group="plan")
+    def _plan(self, wanted: object, settings: Settings) -> None:
+        self.post_message(self.Planned(wanted, *planned(settings, self.overview.project.root)))
+
+    @work(thread=True, exclusive=True, group="examine")
+    def _examine(self) -> None:
+        self.post_message(self.Examined(examine(self.overview.project.root)))
+
+    @work(thread=True, exclusive=True, group="ask")
+    def _ask(self, name: str, revision: str) -> None:
+        answer: hub.HubModel | UserError
+        try:
+            answer = hub.look_up(name, revision)
+            shape_of(locate(name), revision)  # fetches config.json
+        except UserError as error:
+            answer = error
+        except Exception as error:  # the hub's library has many
+            answer = not_had(name, error)
+        self.post_message(self.Answered(name, answer))
 
 
-def base_rows(settings: Settings) -> list[Row]:
-    """What the base model is and how it is held."""
-    model = settings.model
-    held = {"auto": "auto: nf4 on a card", "nf4": "nf4, 4 bits", "int8": "int8, 8 bits", "none": "none"}
-    where = {"auto": "auto: card, else CPU", "cpu": "the CPU", "cuda": "the first CUDA card"}
-    names = {"starter": "SmolLM2-135M starter"}
-    return [
-        Row("model", names.get(model.name, model.name), tone="strong"),
-        Row("revision", model.revision or "the default"),
-        Row("quantisation", held[model.quantisation]),
-        Row("device", where[model.device]),
-        Row("longest prompt", f"{model.max_prompt_tokens} tokens"),
-        Row("system prompt", words.one_line(model.system_prompt, 60) or "the model's own"),
-        Row("chat template", words.one_line(model.chat_template, 60) or "the tokenizer's"),
-    ]
+def planned(settings: Settings, folder: Path) -> tuple[Outcome, bool]:
+    """The memory plan of a project, and whether lowering settings lets every stage fit. Never asks the hub."""
+    try:
+        shape = models.shape_here(settings.model)
+        if shape is None:
+            return Unknown(settings.model.name), False
+        found = fitting(settings, shape, room_for(settings), judged_candidates(folder))
+        if found.fits:
+            return found, False
+        lower = remedy(found)
+        after = load(folder / CONFIG, [f"model.name={settings.model.name}", *lower])
+        return found, bool(lower) and fitting(after, shape, found.room, found.plan.candidates).fits
+    except UserError as error:
+        return error, False
+    except (OSError, sqlite3.Error) as error:
+        return UserError("The memory plan cannot be made.", why=str(error)), False
 
 
-def adapter_rows(view: Overview, settings: Settings) -> list[Row]:
-    """The shape of the adapters, and which of them this project has trained."""
-    adapters = settings.adapters
-    trained = [role for role in ("policy", "reward", "value", "sft") if view.project.adapter(role).is_dir()]
-    return [
-        Row("rank", str(adapters.rank)),
-        Row("alpha", str(adapters.alpha), f"scale {adapters.alpha / adapters.rank:g}"),
-        Row("layers", f"last {adapters.layers}" if adapters.layers else "all"),
-        Row("roles", "policy, reward, value"),
-        Row("reference", "base, adapters off"),
-        Row("seed", str(settings.run.seed)),
-        Row("trained", ", ".join(trained) or "none yet", tone="good" if trained else ""),
-    ]
+def _about(settings: Settings, name: str) -> Settings:
+    """The settings as they would be with another model."""
+    if name == settings.model.name:
+        return settings
+    return settings.model_copy(update={"model": settings.model.model_copy(update={"name": name, "revision": ""})})
 
 
-def project_rows(view: Overview) -> list[Row]:
-    """Where the project lies and what is in it."""
-    counts = view.counts
-    return [
-        Row("folder", str(view.project.root)),
-        Row(
-            "labels",
-            f"{words.plural(counts.prompts, 'prompt')}, {words.plural(counts.completions, 'candidate')}, "
-            f"{words.plural(counts.judgements, 'judgement')}",
-        ),
-    ]
-
-
-def changed_settings(settings: Settings) -> Content:
-    """The settings that differ from the defaults, with the default beside each."""
-    different = changed(settings)
-    if not different:
-        return tinted("None: everything is at its default.  e changes one.", "quiet")
-    return rows(Row(key, _written(new), f"default {_written(info(key).default)}") for key, new in different.items())
-
-
-def explanations(settings: Settings, width: int) -> Content:
-    """What the settings of the model and its adapters mean."""
-    parts: list[Content] = []
-    for item in _about_the_model():
-        parts.append(Content.assemble(tinted(item.key, "accent"), f" = {_written(value(settings, item.key))}"))
-        parts += [tinted("  " + line, "quiet") for line in words.wrapped(item.explanation, width - 2)]
-    return lines(*parts)
-
-
-def _about_the_model() -> Iterable[SettingInfo]:
-    return (item for item in catalogue() if item.key.split(".")[0] in ("model", "adapters"))
-
-
-def _written(setting: Any) -> str:
-    return (
-        words.one_line(setting, 40) or '""'
-        if isinstance(setting, str)
-        else f"{setting:g}"
-        if isinstance(setting, float)
-        else str(setting)
-    )
+def _worth_telling(run: Watched, current: FoundModel) -> bool:
+    """Whether a download goes on, or broke off and its model is still missing."""
+    if run.alive:
+        return True
+    try:
+        meant = run.folder.record.settings["model"]["name"] == current.name
+    except (UserError, LookupError, TypeError):
+        return False
+    return meant and current.fetchable and run.status in (*BROKEN, "stopped")

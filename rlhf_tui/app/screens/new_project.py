@@ -21,10 +21,10 @@ from textual.timer import Timer
 from textual.widgets import Input, Static
 
 from rlhf_tui import locate, projects
-from rlhf_tui.app import keys
+from rlhf_tui.app import keys, model_rows
 from rlhf_tui.app.importing import Foreseen, count
 from rlhf_tui.app.paths import as_path
-from rlhf_tui.app.screens.first import starter_here
+from rlhf_tui.app.screens.model_window import HINT, no_file
 from rlhf_tui.app.screens.prompts_window import add_prompts, holds_prompts
 from rlhf_tui.app.shelf import short
 from rlhf_tui.app.widgets.panel import lines, tinted
@@ -86,14 +86,14 @@ class NewProjectWindow(ModalScreen[Made | None]):
         starts = {"folder": _free_name(self._base), "model": locate.STARTER, "prompts": SAMPLE}
         hints = {
             "folder": "a new folder",
-            "model": "starter, a folder, or owner/model of the hub",
+            "model": HINT,
             "prompts": "sample, a file, or nothing for now",
         }
         with Vertical(classes="dialog small picking form") as box:
             box.border_title = Content("New project")
             box.border_subtitle = Content("⏎ next, or make · tab complete · ^s make · esc leave")
             for name in FIELDS:
-                fits = holds_prompts if name == "prompts" else _no_file
+                fits = holds_prompts if name == "prompts" else no_file
                 with Horizontal(classes="form-row"):
                     yield Static(_TITLES[name], markup=False, classes="form-title")
                     line = PathLine(starts[name], base=self._base, fits=fits, hint=hints[name], id=f"new-{name}")
@@ -221,22 +221,7 @@ class NewProjectWindow(ModalScreen[Made | None]):
 
     def _model_told(self) -> tuple[bool, str]:
         """Whether there is no such model, and what to say of it: above all, what will be fetched."""
-        name = self.line("model").value.strip()
-        try:
-            found = locate.locate(name)
-        except UserError as error:
-            return True, f"✗ {error.what} {error.why}"
-        if found.kind == "starter":
-            here = starter_here()
-            return (
-                False,
-                "✓ SmolLM2-135M: already here" if here else "✓ SmolLM2-135M: the first run fetches 93 MB, once",
-            )
-        if found.kind == "folder":
-            return False, "✓ a model folder; nothing is fetched"
-        if hub_cached(name):
-            return False, "✓ in the hub's cache on this machine"
-        return False, "✓ fetched from the hub when a run first needs it; ⏎ asks whether it is there"
+        return model_rows.told(self.line("model").value.strip())
 
     def _prompts_told(self) -> tuple[bool, str]:
         """Whether the prompts cannot be read, and how many there are."""
@@ -323,18 +308,7 @@ def foreseen(rows: Sequence[NewPrompt]) -> Foreseen:
     return count(rows, set(), seed=settings.run.seed, heldout_fraction=settings.prompts.heldout_fraction)
 
 
-def hub_cached(name: str) -> bool:
-    """Whether something of this model lies in the cache of the hub's library; by its layout, without importing it."""
-    home = Path(os.environ.get("HF_HOME") or Path.home() / ".cache" / "huggingface")
-    cache = Path(os.environ.get("HF_HUB_CACHE") or home / "hub")
-    return any((cache / f"models--{name.replace('/', '--')}" / "snapshots").glob("*/config.json"))
-
-
 def _free_name(base: Path) -> str:
     """'my-assistant', or with a number when that is taken."""
     names = ["my-assistant", *(f"my-assistant-{number}" for number in range(2, 100))]
     return next((name for name in names if not (base / name).exists()), names[0])
-
-
-def _no_file(name: str) -> bool:
-    return False

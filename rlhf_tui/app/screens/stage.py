@@ -159,7 +159,7 @@ def step_words(run: Watched) -> str:
     """How far the run is: '182/400', or what it prepares."""
     progress = run.state.progress
     if progress and progress.total:
-        return f"{progress.done}/{progress.total}"
+        return words.progress(progress.done, progress.total, "bytes" if progress.unit == "bytes" else "")
     return ""
 
 
@@ -183,6 +183,8 @@ def state_line(run: Watched, now: float) -> Content:
         each = state.pace.seconds_each
         if not math.isnan(each):
             pace = f"{words.number(1 / each)}/s" if 0 < each < 1 else f"{words.duration(each)} each"
+            if each and state.progress and state.progress.unit == "bytes":
+                pace = f"{words.size(round(1 / each))}/s"
             parts.append(tinted(f"  {pace}, {words.duration(state.pace.left(now))} left", "quiet"))
     elif state.done:
         parts.append(Content.assemble("  ", ending(run)))
@@ -220,6 +222,6 @@ def progress_lines(run: Watched, now: float, width: int) -> Content:
     progress = run.state.progress
     if progress is None or not progress.total:
         return state_line(run, now)
-    count = f"  {progress.done}/{progress.total} {progress.unit}".rstrip()
+    count = f"  {words.progress(progress.done, progress.total, progress.unit)}"
     bar = words.bar(progress.done, progress.total, max(width - len(count), 10))
     return Content("\n").join([Content.assemble(tinted(bar, "accent"), count), state_line(run, now)])
