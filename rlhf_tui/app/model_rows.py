@@ -144,7 +144,7 @@ def plan_advice(found: Fitting, width: int, height: int) -> list[Content]:
     helps = f"f sets {' '.join(lower)}" if len(lower) < 3 else f"f lowers {len(lower)} settings…"
     said = f"✗ {names}: {helps if lower else 'no setting helps; choose a smaller model'}"
     head = tinted(words.one_line(said, width), "bad")
-    if height < 1 + len(short):
+    if height < 2:
         return [head]
     advice = [line for judged in short for line in words.wrapped(judged.advice, width)]
     return [head, *(tinted(line, "quiet") for line in advice)][:height]

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 from pydantic.fields import FieldInfo
@@ -54,6 +55,16 @@ class SettingInfo:
 
 def catalogue() -> Iterator[SettingInfo]:
     """Every setting in file order, with its default, bounds and explanation."""
+    yield from _known().values()
+
+
+@cache
+def _known() -> Mapping[str, SettingInfo]:
+    """Every setting by its key; made once, because screens ask for all of them whenever they are drawn."""
+    return {item.key: item for item in _described()}
+
+
+def _described() -> Iterator[SettingInfo]:
     for section, outer in Settings.model_fields.items():
         assert isinstance(outer.annotation, type)
         assert issubclass(outer.annotation, Section)
@@ -86,7 +97,7 @@ REFUSED = {
 
 def info(key: str) -> SettingInfo:
     """The setting called `key`. Raises UsageError when there is none: why not, or which is nearest."""
-    known = {item.key: item for item in catalogue()}
+    known = _known()
     if key in REFUSED:
         raise UsageError(f"There is no setting {key!r}.", why=REFUSED[key], todo="Leave it out.")
     if key not in known:
