@@ -166,6 +166,12 @@ def _download(result: Mapping[str, Any]) -> str:
     return f"{result['model']} is on this machine: {where}.\nLicence: {licence}."
 
 
+def _chat(result: Mapping[str, Any]) -> str:
+    count = result["questions"]
+    asked = f"{count} question{'' if count == 1 else 's'} answered"
+    return f"{asked}; the chat ended because nobody had looked at it for a while."
+
+
 _REPORTS: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "generate": _generate,
     "reward": _reward,
@@ -175,6 +181,7 @@ _REPORTS: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "bench": bench_text,
     "demo": _demo,
     "download": _download,
+    "chat": _chat,
 }
 
 

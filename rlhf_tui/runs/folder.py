@@ -51,7 +51,7 @@ INPUTS = "inputs"  # the inputs of a run that has begun, held still
 WAITING = "waiting"  # in control/: the worker waits for the model; holds its place in the queue
 _NAME = re.compile(r"(?P<kind>[a-z][a-z0-9_]*)-(?P<number>\d{4,})")
 #: The adapters that a run of a kind reads.
-_READS = {"ppo": ("reward",), "compare": ("reward", "policy"), "export": ("policy",)}
+_READS = {"ppo": ("reward",), "compare": ("reward", "policy"), "chat": ("reward", "policy"), "export": ("policy",)}
 _CLAIM = re.compile(r"\.(?P<number>\d{4,})")
 _PACKAGES = ("torch", "transformers", "peft", "bitsandbytes", "safetensors", "msgspec")
 _LOCK_TRIES, _LOCK_WAIT = 20, 0.025

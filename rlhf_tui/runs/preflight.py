@@ -10,7 +10,7 @@ from rlhf_tui.runs.folder import list_runs
 from rlhf_tui.runs.turn import require_free
 from rlhf_tui.settings import Settings
 
-KINDS = ("generate", "reward", "ppo", "compare", "export", "download")
+KINDS = ("generate", "reward", "ppo", "compare", "export", "download", "chat")
 
 
 def require_ready(project: Project, kind: str, settings: Settings) -> None:
@@ -109,5 +109,6 @@ _NEEDS = {
     "ppo": _for_ppo,
     "compare": _for_compare,
     "export": _for_export,
+    "chat": lambda project, settings: None,  # the base alone can be talked to
     "download": _for_download,
 }

@@ -118,6 +118,7 @@ _KEPT: Mapping[str, Callable[[RunFolder], str]] = {
     "export": _none,
     "bench": _none,
     "download": _none,
+    "chat": _none,
 }
 #: What is said when a run that does save had not come that far.
 _NOTHING = {
@@ -126,6 +127,7 @@ _NOTHING = {
     "demo": "No stage was finished",
 }
 _KEEPS_NOTHING = {
+    "chat": "What was said is kept: {resume} goes on with it.",
     "export": "An export is in its place whole or not at all: {resume} writes it if it is not there.",
     "download": "Files that had arrived whole are kept: {resume} fetches the rest.",
     "bench": "A bench saves nothing on its way: {resume} measures again.",

@@ -52,6 +52,7 @@ LIGHTER: Mapping[str, tuple[str, ...]] = {
     "reward": ("reward.micro_batch_tokens", "adapters.rank"),
     "ppo": ("ppo.micro_batch_tokens", "ppo.rollout_size", "ppo.max_new_tokens"),
     "compare": ("ppo.max_new_tokens", "generate.batch_size"),
+    "chat": ("generate.max_new_tokens", "model.max_prompt_tokens"),
 }
 _RESERVE = 1 << 16  # bytes kept back so that Done still fits on a disk that has filled up
 

@@ -12,6 +12,7 @@ from rlhf_tui.settings.file import from_tree, load, parse_override, parse_value,
 from rlhf_tui.settings.notify import NotifySettings
 from rlhf_tui.settings.project import (
     AdapterSettings,
+    ChatSettings,
     CompareSettings,
     ExportSettings,
     GenerateSettings,
@@ -26,6 +27,7 @@ from rlhf_tui.settings.training import GuardSettings, PpoSettings, RewardSetting
 __all__ = [
     "REFUSED",
     "AdapterSettings",
+    "ChatSettings",
     "CompareSettings",
     "ExportSettings",
     "GenerateSettings",

@@ -13,6 +13,7 @@ from rlhf_tui.errors import UsageError, nearest
 from rlhf_tui.settings.notify import NotifySettings
 from rlhf_tui.settings.project import (
     AdapterSettings,
+    ChatSettings,
     CompareSettings,
     ExportSettings,
     GenerateSettings,
@@ -37,6 +38,7 @@ class Settings(Section):
     ppo: PpoSettings = PpoSettings()
     guard: GuardSettings = GuardSettings()
     compare: CompareSettings = CompareSettings()
+    chat: ChatSettings = ChatSettings()
     export: ExportSettings = ExportSettings()
     run: RunSettings = RunSettings()
     notify: NotifySettings = NotifySettings()

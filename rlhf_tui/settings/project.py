@@ -144,6 +144,18 @@ class CompareSettings(Section):
     bootstrap: int = Field(5000, ge=100, le=1_000_000, description="Resamples of prompts for the 95 % intervals.")
 
 
+class ChatSettings(Section):
+    """Talking to base and tuned model. They sample as candidates do: see generate."""
+
+    idle_minutes: float = Field(
+        10.0,
+        ge=0.5,
+        le=24 * 60,
+        description="A chat ends by itself when nobody has typed, asked or opened it for so long, so that a forgotten "
+        "one does not hold the card. What was said is kept.",
+    )
+
+
 class ExportSettings(Section):
     """Writing the tuned model for other programs."""
 

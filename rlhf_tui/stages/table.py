@@ -23,6 +23,7 @@ from rlhf_tui.runs.events import Progress, Stage
 from rlhf_tui.runs.folder import RunFolder, create_run, find, latest, list_runs
 from rlhf_tui.runs.worker import StageContext, execute
 from rlhf_tui.stages.bench import bench
+from rlhf_tui.stages.chat import chat
 from rlhf_tui.stages.gathering import (
     add_reward_model,
     fitting_prompts,
@@ -138,6 +139,7 @@ STAGES: Mapping[str, Callable[[StageContext], Mapping[str, Any]]] = {
     "ppo": ppo,
     "compare": compare_stage,
     "export": export,
+    "chat": chat,
     "bench": bench,
     "demo": demo,
 }
