@@ -180,6 +180,28 @@ def compare(project: Folder = HERE, settings: Set = None, detach: Detach = False
     verbs.run_stage(project, "compare", settings or [], {}, detach, as_json)
 
 
+@app.command()
+def chat(
+    message: Annotated[str, typer.Option("--message", metavar="TEXT", help="One question; then it ends.")] = "",
+    project: Folder = HERE,
+    settings: Set = None,
+    as_json: Json = False,
+) -> None:
+    """Talk to base and tuned model side by side: one question a line, or one with --message."""
+    from rlhf_tui.chat_plain import chat_lines, chat_once
+    from rlhf_tui.project import open_project
+    from rlhf_tui.runs.trust import trust_typed
+
+    if as_json and not message:
+        raise UsageError("--json answers one question.", todo="Say which with --message TEXT.")
+    opened = open_project(project)
+    trust_typed(opened.root, settings or ())
+    if message:
+        verbs.say(*chat_once(opened, settings or (), message, sys.stderr), as_json)
+    else:
+        chat_lines(opened, settings or (), sys.stdin, sys.stdout, sys.stderr)
+
+
 @app.command("help")
 def help_about(
     topic: Annotated[str, typer.Argument(metavar="[TOPIC]", help="Empty: which topics there are.")] = "",

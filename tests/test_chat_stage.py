@@ -89,10 +89,8 @@ def answers(run: RunFolder) -> dict[tuple[int, str], Sample]:
 def test_an_untrained_policy_says_what_the_base_says(project: Project, talk: Callable[..., Done]) -> None:
     put(project, "policy")
     run = create_run(project, "chat")
-    assert run.record.parents == {}  # policy-0001 is no run of a kind that makes one
-    done = talk(
-        project, run, [lambda: mailbox.ask(run, "hello, why is the sky blue?"), lambda: mailbox.ask(run, "why?")]
-    )
+    asked = ["hello, why is the sky blue?", "why?"]
+    done = talk(project, run, [lambda text=text: mailbox.ask(run, text) for text in asked])
     assert done.status == "finished", done
     assert done.result == {"questions": 2, "policy_run": "policy-0001", "ended": "idle"}
     said = answers(run)

@@ -57,6 +57,8 @@ from rlhf_tui.runs.control import Verb, request
 from rlhf_tui.runs.folder import RunFolder, create_run
 from rlhf_tui.runs.preflight import require_ready
 
+_PATIENCE = 60.0  # seconds for a chat that was stopped to let go of the model; then a run is queued or refused
+
 
 class RlhfApp(App[None]):
     """The stages of one project on screen."""
@@ -280,18 +282,32 @@ class RlhfApp(App[None]):
 
     def start_stage(self, stage: str, options: Mapping[str, str]) -> None:
         """Start a run of a stage, unless one is going on or something is missing."""
-        other = self.overview.in_the_way(stage)
-        if self.starting or other:
+        other, chat = self.overview.in_the_way(stage), self.overview.runs.get("chat")
+        if self.starting or (other and other is not chat):
             name = other.name if other else self.starting
             self.notify(f"{name} is going on. Wait for it, or stop it with '.' first.", timeout=4)
             return
         missing = self.overview.missing(stage)
         if missing:
             self.show_error(missing)
-            return
+        elif chat is not None and chat.status in ("running", "paused"):
+            question = (
+                f"{chat.name} has the model. Stop it and start this? What was said is kept; n leaves it as it is."
+            )
+            begin = self._begin
+            self.push_screen(
+                ConfirmDialog("A chat is open", question), lambda yes: begin(stage, options, chat) if yes else None
+            )
+        else:
+            self._begin(stage, options)
+
+    def _begin(self, stage: str, options: Mapping[str, str], instead_of: Watched | None = None) -> None:
+        """Start a run of a stage; a chat that has the model is stopped first."""
+        if instead_of is not None:
+            self._ask("stop", f"{instead_of.name} ends.", instead_of)
         self.starting = KIND_OF_STAGE[stage]
         self.renew()
-        self._start(KIND_OF_STAGE[stage], dict(options))
+        self._start(KIND_OF_STAGE[stage], dict(options), instead_of.folder if instead_of else None)
 
     def open_label(self) -> None:
         """Open the labelling screen."""
@@ -373,10 +389,13 @@ class RlhfApp(App[None]):
         self.show_error(event.error)
 
     @work(thread=True, exclusive=True, exit_on_error=False, group="start")
-    def _start(self, kind: str, options: dict[str, str]) -> None:
-        """Make the run and launch its worker, away from the thread that draws."""
+    def _start(self, kind: str, options: dict[str, str], after: RunFolder | None = None) -> None:
+        """Make the run and launch its worker, away from the thread that draws; when `after` has ended."""
         project = self.overview.project
         try:
+            deadline = time.monotonic() + _PATIENCE
+            while after is not None and after.alive and time.monotonic() < deadline:
+                time.sleep(0.1)
             require_ready(project, kind, project.settings())
             run = create_run(project, kind, options=options)
             launcher.launch(project, run)

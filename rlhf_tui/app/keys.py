@@ -80,6 +80,7 @@ REGISTRY: dict[str, tuple[Action, ...]] = {
         Action(
             "stage.edit", "e", "e", "Settings", "Read and change the project's settings.", "app.edit_setting", rank=6
         ),
+        Action("stage.chat", "t", "t", "Talk", "Talk to base and tuned model, side by side.", "talk", rank=13),
         Action("stage.doctor", "D", "D", "This machine", "What this machine can do, check by check.", "doctor"),
     ),
     "run": (
@@ -274,6 +275,15 @@ REGISTRY: dict[str, tuple[Action, ...]] = {
         Action("doctor.end", "end", "end", "End", "The last check.", "far(1)"),
         Action("doctor.back", "escape", "esc", "Back", "Back to where you were.", "back", rank=2),
     ),
+    "chat": (
+        Action("chat.afresh", "ctrl+n", "^n", "Afresh", "The next question begins afresh, or not.", "afresh", rank=3),
+        Action("chat.stop", "ctrl+t", "^t", "Stop", "Stop the chat; the model is let go of.", "stop", 4, "live"),
+        Action("chat.page-up", "pageup", "PgUp", "Page up", "Both a page up.", "page(-1)", rank=6),
+        Action("chat.page-down", "pagedown", "PgDn", "Page down", "Both a page down.", "page(1)"),
+        Action("chat.back", "escape", "esc", "Back", "Back; the chat goes on for a while.", "back", rank=1),
+        Action("chat.help", "f1", "F1", "Help", "All keys of this screen.", "app.help", rank=2),
+        Action("chat.copy", "ctrl+y", "^y", "Copy CLI", "Show and copy this as a command line.", "copy", rank=5),
+    ),
     "log": (
         Action("log.older", "tab", "tab", "Older run", "The log of the run before this one.", "turn(1)", rank=2),
         Action("log.newer", "shift+tab", "shift+tab", "Newer", "The log of the run after this one.", "turn(-1)"),
@@ -313,7 +323,13 @@ REGISTRY: dict[str, tuple[Action, ...]] = {
 }
 
 #: What the screens in front of the stages are called.
-TITLES: Mapping[str, str] = {**dict(STAGES), "settings": "Settings", "doctor": "This machine", "log": "Log"}
+TITLES: Mapping[str, str] = {
+    **dict(STAGES),
+    "settings": "Settings",
+    "doctor": "This machine",
+    "log": "Log",
+    "chat": "Talk",
+}
 
 #: Which groups of keys work on which screen, nearest first.
 SCOPES: dict[str, tuple[str, ...]] = {
@@ -324,6 +340,7 @@ SCOPES: dict[str, tuple[str, ...]] = {
     "settings": ("settings", "app"),
     "doctor": ("doctor", "app"),
     "log": ("log", "app"),
+    "chat": ("chat",),
     "home": ("home", "begin", "app"),
     "first": ("first", "begin", "app"),
 }

@@ -63,7 +63,7 @@ class Metric(msgspec.Struct, frozen=True, tag_field="type", tag="metric"):
 
 
 class Sample(msgspec.Struct, frozen=True, tag_field="type", tag="sample"):
-    """One completion worth looking at. `source`: policy, heldout, generate, before or after; in a chat, base or policy."""
+    """One completion worth looking at. `source`: policy, heldout, generate, before, after; in a chat base or policy."""
 
     step: int
     prompt: str

@@ -165,7 +165,7 @@ class Conversation:
         """Take in one event of the run, in their order."""
         match stamped.event:
             case Launch():
-                self.alone = False
+                self.alone, self.doing = False, Stage("")
             case Alert(code=code) if code == BASE_ALONE:
                 self.alone = True
             case Stage() as stage:

@@ -152,6 +152,7 @@ def _spoken(
     prompt: list[int],
     clock: Callable[[], float],
 ) -> Sample:
+    """Let `side` answer, telling what it says while it says it; with the score, where there is a reward model."""
     base, settings = speakers.base, context.settings.generate
     sampling = Sampling(settings.max_new_tokens, settings.temperature, settings.top_p)
     seed = seed_from("chat", context.settings.run.seed, asked.number)

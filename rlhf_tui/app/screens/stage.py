@@ -15,6 +15,7 @@ from textual.screen import Screen
 
 from rlhf_tui.app import keys, words
 from rlhf_tui.app.overview import Overview, Watched
+from rlhf_tui.app.screens.chat import ChatScreen
 from rlhf_tui.app.screens.doctor import DoctorScreen
 from rlhf_tui.app.widgets.panel import tinted
 from rlhf_tui.app.widgets.status import Ends, KeyLine, StageBar
@@ -124,6 +125,10 @@ class StageScreen(Screen[None]):
         for part in self.query("#body, .page").results(Container):
             if part.max_scroll_y > 0:
                 part.scroll_relative(y=by * max(part.size.height - 2, 1), animate=False)
+
+    def action_talk(self) -> None:
+        """Talk to base and tuned model."""
+        self.app.push_screen(ChatScreen(self.overview.project))
 
     def action_doctor(self) -> None:
         """What this machine can do."""
