@@ -17,7 +17,7 @@ from rlhf_tui.runs.events import Alert, Stage
 from rlhf_tui.runs.folder import RunFolder, create_run, list_runs
 from rlhf_tui.runs.journal import JournalReader
 from rlhf_tui.runs.launcher import await_exit, launch
-from rlhf_tui.runs.mailbox import ANSWERING, POLICY, READY, Conversation, Exchange, ask
+from rlhf_tui.runs.mailbox import ANSWERING, POLICY, READY, Conversation, Exchange, ask, require_askable
 from rlhf_tui.runs.preflight import require_ready
 
 _POLL = 0.1
@@ -96,6 +96,7 @@ def living(project: Project) -> RunFolder | None:
 
 def chat_once(project: Project, overrides: Sequence[str], message: str, said: TextIO) -> tuple[dict[str, Any], str]:
     """Ask one question: the answers as a document, and as text."""
+    require_askable(message)  # before anything is started
     talk = Talk(project, overrides, said)
     try:
         found = talk.answer(message)

@@ -22,17 +22,15 @@ TITLES = {"base": "base", "policy": "tuned"}
 
 @dataclass(frozen=True)
 class SideText:
-    """One conversation: its text, which parts of it are quiet, and what stands in the border below it."""
+    """One conversation: its text, and which parts of it are quiet."""
 
     text: str
     quiet: tuple[tuple[int, int], ...]
-    facts: str
 
 
 def side_text(talk: Conversation, side: str, speaking: Speaking) -> SideText:
     """What `side` was asked and has said, the newest last."""
     parts: list[tuple[str, bool]] = []
-    facts = ""
     for one in talk.exchanges:
         if one.question.fresh and one.number > 1:
             parts.append(("── begun afresh ──", True))
@@ -53,7 +51,7 @@ def side_text(talk: Conversation, side: str, speaking: Speaking) -> SideText:
         if is_quiet:
             quiet.append((len(text), len(text) + len(part)))
         text += part + "\n"
-    return SideText(text.rstrip("\n"), tuple(quiet), facts)
+    return SideText(text.rstrip("\n"), tuple(quiet))
 
 
 def _answer(sample: Sample) -> str:
@@ -66,7 +64,7 @@ def _answer(sample: Sample) -> str:
 def answer_facts(sample: Sample) -> str:
     """The score of an answer, where there is a reward model, and how long it is."""
     score, length = (sample.values.get(name, math.nan) for name in ("score", "length"))
-    parts = [] if math.isnan(score) else [f"score {words.signed(score)}"]
+    parts = [] if math.isnan(score) else [f"score {score:+.2f}"]
     if not math.isnan(length):
         parts.append(words.plural(int(length), "token"))
         if not sample.values.get("ended", 1.0):
@@ -106,9 +104,9 @@ def hint(status: Status | None, alone: bool, fresh: bool) -> str:
     if fresh:
         return "The next question begins afresh: what was said is forgotten."
     if status is None:
-        return f"The first question loads the model. {CAPTION}"
+        return f"{CAPTION} The first question loads the model."
     if status not in ("running", "queued", "paused", "new"):
-        return f"The next question begins a new chat. {CAPTION}"
+        return f"{CAPTION} The next question begins a new chat."
     if alone:
-        return f"There is no tuned model yet: the base answers alone. {CAPTION}"
-    return f"Same question, same settings, same random numbers. {CAPTION}"
+        return f"{CAPTION} There is no tuned model yet."
+    return f"{CAPTION} Both: same settings, same random numbers."

@@ -58,10 +58,7 @@ class Exchange:
 
 def ask(run: RunFolder, text: str, *, fresh: bool = False) -> int:
     """Put a question; returns its number. Raises UsageError for an empty or endless one, UserError when it fails."""
-    if not text.strip():
-        raise UsageError("A question without a word cannot be answered.")
-    if len(text) > _LONGEST:
-        raise UsageError(f"The question has {len(text):,} characters.", todo=f"At most {_LONGEST:,} are taken.")
+    require_askable(text)
     folder = run.path / _QUESTIONS
     draft = folder / f".{os.getpid()}.{time.monotonic_ns()}.partial"
     try:
@@ -77,6 +74,14 @@ def ask(run: RunFolder, text: str, *, fresh: bool = False) -> int:
         ) from None
     look(run)
     return number
+
+
+def require_askable(text: str) -> None:
+    """Raise UsageError for a question that is empty or endless."""
+    if not text.strip():
+        raise UsageError("A question without a word cannot be answered.")
+    if len(text) > _LONGEST:
+        raise UsageError(f"The question has {len(text):,} characters.", todo=f"At most {_LONGEST:,} are taken.")
 
 
 def question(run: RunFolder, number: int) -> Question | None:

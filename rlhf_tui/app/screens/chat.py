@@ -124,7 +124,7 @@ class ChatScreen(Screen[None]):
         pane = self.query_one(f"#talk-{side}", TextPane)
         at_end = not pane.lines_below
         self._shown[side] = said
-        pane.show(said.text, said.facts, quiet=said.quiet, begin=pane.offset_of(pane.top))
+        pane.show(said.text, quiet=said.quiet, begin=pane.offset_of(pane.top))
         if at_end:
             self._scroll_to_end(pane)
 
