@@ -81,7 +81,7 @@ def state_words(status: Status | None, talk: Conversation | None, end: Ending | 
     doing = talk.doing
     match status:
         case "queued":
-            return tinted(f"○ QUEUED {doing.detail}".rstrip(), "warn")
+            return tinted(clean(f"○ QUEUED {doing.detail}".rstrip()), "warn")
         case "paused":
             return tinted("‖ PAUSED", "warn")
         case "running" if doing.name == READY:
@@ -90,7 +90,7 @@ def state_words(status: Status | None, talk: Conversation | None, end: Ending | 
             who = "the base" if doing.detail == BASE else "the tuned model"
             return tinted(f"● {who} answers…", "accent")
         case "running" | "new":
-            return tinted(f"● {doing.name or 'starting'}…", "accent")
+            return tinted(clean(f"● {doing.name or 'starting'}…"), "accent")
         case "finished":
             return tinted("✓ ended: nobody looked for a while", "quiet")
         case "stopped":

@@ -111,7 +111,8 @@ async def test_both_sides_are_shown_with_scores_and_what_is_being_said(
                 assert mailbox.question(run, 3) == mailbox.Question("x", fresh=True)
                 await pilot.press("ctrl+y", "f1")
                 await settle(pilot)
-                assert f"rlhf-tui chat --project {project.root}" in [one.message for one in app._notifications]
+                told = [one.message.split("\n")[0] for one in app._notifications]
+                assert f"rlhf-tui chat --project {project.root}" in told
                 assert "begins afresh" in text_of(app)
                 await pilot.press("escape", "ctrl+t")
                 assert Control((run.control_dir,)).poll().stop

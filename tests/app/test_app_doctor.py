@@ -68,7 +68,7 @@ async def test_every_check_is_listed_and_the_first_problem_explained(
         await pilot.pause()
         assert "Install the CUDA build." in flat(text_of(app))
         await pilot.press("escape", "y")
-        assert f"rlhf-tui doctor --project {project.root}" in [one.message for one in app._notifications]
+        assert f"rlhf-tui doctor --project {project.root}" in [one.message.split("\n")[0] for one in app._notifications]
         await pilot.press("escape")
         await pilot.pause()
         assert isinstance(app.screen, StageScreen)

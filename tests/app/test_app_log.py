@@ -54,7 +54,9 @@ async def test_without_a_run_it_says_what_to_do(project: Project, size: tuple[in
         await pilot.press("tab", "end", "home", "v", "n", "escape", "y", "L", "escape")
         await settle(pilot)
         assert isinstance(app.screen, StageScreen)
-        assert f"rlhf-tui runs list --project {project.root}" in [one.message for one in app._notifications]
+        assert f"rlhf-tui runs list --project {project.root}" in [
+            one.message.split("\n")[0] for one in app._notifications
+        ]
 
 
 @pytest.mark.parametrize("size", SIZES)
@@ -80,7 +82,7 @@ async def test_the_run_of_the_stage_is_lit_and_its_log_and_deeds_shown(
         await pilot.press("shift+tab", "shift+tab", "shift+tab", "shift+tab", "c", "y")
         await settle(pilot)
         assert "▶ export-0005" in text_of(app)
-        told = [one.message for one in app._notifications]
+        told = [one.message.split("\n")[0] for one in app._notifications]
         assert any(one.endswith("export-0005/events.jsonl") for one in told)
         assert f"rlhf-tui runs show export-0005 --project {finished.root}" in told
 
@@ -98,7 +100,7 @@ async def test_a_stage_without_a_run_shows_the_newest_not_another_that_goes_on(
             assert "▶ generate-0002" in text_of(app)
             assert "● RUNNING" in text_of(app)  # in the list
             await pilot.press("tab", "y")
-            assert any("runs watch ppo-0001" in one.message for one in app._notifications)
+            assert any("runs watch ppo-0001" in one.message.split("\n")[0] for one in app._notifications)
 
 
 async def test_how_a_run_broke_off_stands_above_its_log(project: Project, write_run: WriteRun, text_of: TextOf) -> None:
@@ -185,7 +187,9 @@ async def test_a_log_of_100_mb_is_paged_through_and_searched(
         await settle(pilot)
         assert "early trouble" in text_of(app)
         await pilot.press("n")
-        await until(pilot, lambda: any("not said further up" in one.message for one in app._notifications))
+        await until(
+            pilot, lambda: any("not said further up" in one.message.split("\n")[0] for one in app._notifications)
+        )
         await pilot.press("N")
         await settle(pilot)
         await until(pilot, lambda: not log_screen(app)._searching)
