@@ -84,7 +84,7 @@ def test_a_model_comes_from_the_hub_without_its_pickles_and_without_torch(fake: 
     progress = [event for event in told(run) if isinstance(event, Progress)]
     whole = sum(len(data) for name, data in FILES.items() if name in fake.sent)
     assert (progress[-1].done, progress[-1].total, progress[-1].unit) == (whole, whole, "bytes")
-    assert [event.done for event in progress] == sorted(event.done for event in progress)
+    assert [event.done for event in progress] == sorted({event.done for event in progress})
     found = models.find(settings.model)
     assert (found.state, found.size, found.licence) == ("cached", whole, "mit")
     with pytest.raises(UsageError, match="on this machine already"):
@@ -223,4 +223,5 @@ def test_a_starter_that_is_here_is_not_fetched(
     project: Project, starter_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(starter, "_run", None)
-    assert download(_Context(project).stage)["path"] == str(starter_folder)
+    found = download(_Context(project).stage)
+    assert (found["path"], found["licence"]) == (str(starter_folder), "apache-2.0")

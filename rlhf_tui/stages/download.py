@@ -17,7 +17,7 @@ from typing import Any
 
 from rlhf_tui import hub
 from rlhf_tui.errors import UsageError, UserError, is_disk_full
-from rlhf_tui.locate import Location, locate, pickled, require_disk
+from rlhf_tui.locate import STARTER_LICENCE, Location, locate, pickled, require_disk
 from rlhf_tui.model.starter import ensure_starter
 from rlhf_tui.runs.events import Progress, Stage
 from rlhf_tui.runs.worker import StageContext
@@ -50,7 +50,7 @@ def download(context: StageContext) -> dict[str, Any]:
         "path": str(folder),
         "files": len(there),
         "bytes": sum(path.stat().st_size for path in there),
-        "licence": hub.licence_of(folder),
+        "licence": STARTER_LICENCE if location.kind == "starter" else hub.licence_of(folder),
     }
 
 
@@ -147,18 +147,18 @@ def _counter(count: Callable[[int], None]) -> type:
 
 def _reporting(context: StageContext) -> Transfer:
     """Reports bytes, not too often. Raises _Asked when the run is to stop or to pause."""
-    last = -_OFTEN
+    last, told = -_OFTEN, (-1, 0)
 
     def report(done: int, total: int) -> None:
-        nonlocal last
+        nonlocal last, told
         asked = context.control.poll()
         if asked.save:
             context.control.nothing_to_save()
         if asked.stop or asked.pause:
             raise _Asked
         now = time.monotonic()
-        if total and (now - last >= _OFTEN or done == total):
-            last = now
+        if total and (done, total) != told and (now - last >= _OFTEN or done == total):
+            last, told = now, (done, total)
             context.emit(Progress(done, total, "bytes"))
 
     return report
