@@ -216,6 +216,27 @@ PPO: dict[str, Entry] = {
         f"It follows the plan: ppo.value_learning_rate and ppo.warmup_updates. {_NOTHING}",
         "rate v.",
     ),
+    "policy_loss_scale": Entry(
+        "loss scale, policy",
+        "On a card without bf16: what the policy's loss is multiplied by, so that its gradients fit into fp16.",
+        "It falls in the first steps until nothing overflows, and then stays or doubles now and then.",
+        "When it keeps falling, lower ppo.policy_learning_rate; some models overflow in fp16 whatever is done.",
+        "scale p.",
+    ),
+    "value_loss_scale": Entry(
+        "loss scale, value",
+        "On a card without bf16: what the value's loss is multiplied by, so that its gradients fit into fp16.",
+        "It falls in the first steps until nothing overflows, and then stays or doubles now and then.",
+        "When it keeps falling, lower ppo.value_learning_rate; some models overflow in fp16 whatever is done.",
+        "scale v.",
+    ),
+    "skipped_steps": Entry(
+        "skipped steps",
+        "On a card without bf16: steps that were not taken because a gradient overflowed in fp16.",
+        "Some at the very start, then 0, and one now and then.",
+        "When they go on, see the loss scale.",
+        "skipped",
+    ),
     "tokens_per_second": Entry(
         "tokens a second",
         "How fast completions are sampled.",
@@ -331,6 +352,13 @@ REWARD: dict[str, Entry] = {
         "It warms up, then falls to 0 along a cosine.",
         f"It follows the plan: reward.learning_rate and reward.warmup. {_NOTHING}",
         "rate",
+    ),
+    "loss_scale": Entry(
+        "loss scale",
+        "On a card without bf16: what the loss is multiplied by, so that its gradients fit into fp16.",
+        "It falls in the first steps until nothing overflows, and then stays or doubles now and then.",
+        "When it keeps falling, lower reward.learning_rate; some models overflow in fp16 whatever is done.",
+        "scale",
     ),
     "heldout_loss": Entry(
         "held-out loss",

@@ -26,9 +26,9 @@ from torch import Tensor, nn
 
 from rlhf_tui.model import linear
 
-#: Adapters are kept in fp32 and take part in the base's own precision. fp16 is left to PEFT, which computes the
-#: adapter in fp32: the gradients of an adapter would underflow in fp16.
-PRECISIONS = (torch.float32, torch.bfloat16)
+#: Adapters are kept in fp32 and take part in the base's own precision. In fp16 their gradients would underflow: whoever
+#: trains scales the loss (training/scaling.py).
+PRECISIONS = (torch.float32, torch.bfloat16, torch.float16)
 
 
 @dataclass(frozen=True)

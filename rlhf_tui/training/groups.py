@@ -122,8 +122,8 @@ class Chunk:
         """Scores of the candidates by the active reward role, in the order of `sequences`. → (candidates,)"""
         return torch.cat([part.scores() for part in self._parts])
 
-    def learn(self, loss_of: Callable[[Tensor], Tensor]) -> Tensor:
-        """Add the gradient of `loss_of(scores)` to the active role's parameters; returns the scores, (candidates,).
+    def learn(self, loss_of: Callable[[Tensor], Tensor], scaled: Callable[[Tensor], Tensor]) -> Tensor:
+        """Add the gradient of `scaled(loss_of(scores))` to the active role's parameters; → the scores, (candidates,).
 
         A group that needs several forward passes goes through twice: first all scores without gradients, then each
         part again, backwards from the loss's gradient at its scores. The gradient is the same (Gao et al., 2021,
@@ -131,12 +131,12 @@ class Chunk:
         """
         if len(self._parts) == 1:
             scores = self.scores()
-            torch.autograd.backward(loss_of(scores))
+            torch.autograd.backward(scaled(loss_of(scores)))
             return scores.detach()
         with torch.no_grad():
             pieces = [part.scores() for part in self._parts]
         scores = torch.cat(pieces).requires_grad_(True)
-        (at_scores,) = torch.autograd.grad(loss_of(scores), scores)
+        (at_scores,) = torch.autograd.grad(scaled(loss_of(scores)), scores)
         for part, gradient in zip(self._parts, torch.split(at_scores, [len(piece) for piece in pieces]), strict=True):
             torch.autograd.backward(part.scores(), gradient)
         return scores.detach()

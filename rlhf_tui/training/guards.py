@@ -32,6 +32,16 @@ def require_finite(values: Mapping[str, float], update: int) -> None:
         )
 
 
+def overflows(role: str, update: int) -> NoReturn:
+    """Raise NotFinite: a gradient overflows in fp16 however low the loss scale."""
+    raise NotFinite(
+        f"Update {update}: the gradient of the {role} is not finite, however far it is scaled down.",
+        why="Either the policy has been pushed too far (usually the learning rate is too high), or the numbers inside "
+        "this model are too large for fp16, in which this card computes.",
+        todo=f"Lower ppo.{role}_learning_rate and start again; if that does not help, choose another model.",
+    )
+
+
 def require_moved(before: str, after: str, role: str) -> None:
     """Raise UserError when a role that has just been updated has the fingerprint it had before."""
     if before == after:

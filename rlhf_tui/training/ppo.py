@@ -36,6 +36,7 @@ from rlhf_tui.training.rollout import (
     response_values,
     sample_rollout,
 )
+from rlhf_tui.training.scaling import TOLD_AFTER, Scaling, skipped_alert
 from rlhf_tui.training.undo import Undo
 
 LEARNING: tuple[Role, ...] = ("policy", "value")
@@ -81,6 +82,7 @@ class Ppo:
             role: adam(roles, role, adapter_rate=rates[role], head_rate=rates[role], epsilon=settings.adam_epsilon)
             for role in LEARNING
         }
+        self.scaling: dict[Role, Scaling] = {role: Scaling(roles.base) for role in LEARNING}
 
     @property
     def critic_warmup(self) -> int:
@@ -88,6 +90,10 @@ class Ppo:
         if self.settings.critic_warmup_updates >= 0:
             return self.settings.critic_warmup_updates
         return 0 if self.settings.value_start == "reward" else 3
+
+    def skips(self, role: Role) -> bool:
+        """Whether the last step of `role` was skipped: in fp16, while its loss scale is being found."""
+        return self.scaling[role].skipped > 0
 
     def update(self) -> dict[str, float]:
         """One round: sample, score, learn. Returns the metrics of the round; raises UserError when it broke down."""
@@ -132,6 +138,7 @@ class Ppo:
             "most_tokens": self.sizes.most_tokens,
             "recompute": self.sizes.recompute,
             "back_offs": [self.rows.back_offs, self.sizes.back_offs],
+            "scaling": {role: one.state() for role, one in self.scaling.items()},
         }
 
     def tensors(self) -> dict[str, torch.Tensor]:
@@ -145,6 +152,8 @@ class Ppo:
         self.rows.most = int(state["rows"])
         self.sizes.most_tokens, self.sizes.recompute = int(state["most_tokens"]), bool(state["recompute"])
         self.rows.back_offs, self.sizes.back_offs = map(int, state["back_offs"])
+        for role, one in self.scaling.items():
+            one.resume(state.get("scaling", {}).get(role, {}))
 
     # -- one round ----------------------------------------------------------------------------
 
@@ -185,7 +194,7 @@ class Ppo:
         self._measure("scoring")
         scored = time.monotonic()
         self._tell_stage("learning")
-        before, start = self._sizes, Undo(self.roles, self.optimisers)
+        before, start = self._sizes, Undo(self.roles, self.optimisers, self.scaling)
 
         def work() -> tuple[Rollout, dict[str, float]]:
             if not held:
@@ -241,7 +250,11 @@ class Ppo:
                     moved = self._policy_step(minibatch, tally)
                     policy_learns = settings.target_kl == 0 or moved <= 1.5 * settings.target_kl
                 self._value_step(minibatch, tally)
-        return tally.means() | {"policy_lr": rates["policy"], "value_lr": rates["value"]}
+        learnt = tally.means() | {"policy_lr": rates["policy"], "value_lr": rates["value"]}
+        if self.scaling["policy"].on:
+            learnt |= {f"{role}_loss_scale": one.scale for role, one in self.scaling.items()}
+            learnt["skipped_steps"] = float(tally.skipped)
+        return learnt
 
     def _share_of_rate(self, role: Role) -> float:
         """Of the peak rate, in this update. The policy's rises when it begins to learn, not while it waits."""
@@ -266,11 +279,12 @@ class Ppo:
                         clip_above=settings.clip_above,
                         dual_clip=settings.dual_clip,
                     )
-                    torch.autograd.backward(torch.where(one.mask, losses, 0.0).sum() / tokens)
+                    loss = torch.where(one.mask, losses, 0.0).sum() / tokens
+                    torch.autograd.backward(self.scaling["policy"].scaled(loss))
                 moved += tally.policy(one, logprobs.detach(), losses.detach()) / tokens
             if tally.untouched:
                 guards.require_first_ratio_one(tally.first_deviation, self.roles.base.dtype)
-            tally.policy_norm(self._step("policy"))
+            self._step("policy", tally)
         return float(moved)
 
     def _value_step(self, minibatch: Sequence[Experience], tally: Tally) -> None:
@@ -280,16 +294,25 @@ class Ppo:
                 with self.sizes.forward():
                     values = response_values(self.roles, one)
                     losses = objectives.value_loss(values, one.values, one.returns, clip=self.settings.value_clip)
-                    torch.autograd.backward(torch.where(one.mask, losses, 0.0).sum() / tokens)
+                    loss = torch.where(one.mask, losses, 0.0).sum() / tokens
+                    torch.autograd.backward(self.scaling["value"].scaled(loss))
                 tally.value(one, losses.detach())
-            tally.value_norm(self._step("value"))
+            self._step("value", tally)
 
-    def _step(self, role: Role) -> float:
-        norm = torch.nn.utils.clip_grad_norm_(self.roles.parameters(role), self.settings.max_grad_norm)
-        guards.require_finite({f"{role} gradient": float(norm)}, self.done + 1)
-        self.optimisers[role].step()
-        self.optimisers[role].zero_grad(set_to_none=True)
-        return float(norm)
+    def _step(self, role: Role, tally: Tally) -> None:
+        """Move `role` by its gradients. Raises NotFinite when they are not finite and no loss scale helps."""
+        scaling = self.scaling[role]
+        step = scaling.step(self.optimisers[role], self.roles.parameters(role), self.settings.max_grad_norm)
+        if not scaling.on:
+            guards.require_finite({f"{role} gradient": step.norm}, self.done + 1)
+        elif step.hopeless:
+            guards.overflows(role, self.done + 1)
+        if step.taken:
+            tally.norm(role, step.norm)
+            return
+        tally.skipped += 1
+        if scaling.skipped == TOLD_AFTER:
+            self._emit(skipped_alert(role, scaling))
 
     def _adapt(self, kl: float, episodes: int) -> None:
         if self.settings.kl_target > 0:

@@ -62,6 +62,8 @@ class Tally:
         self._norms: dict[str, list[float]] = {"policy": [], "value": []}
         self._deviations: list[Tensor] = []
         self._ratios: list[tuple[Tensor, Tensor]] = []
+        self.skipped = 0
+        """steps that were not taken, for fp16's sake"""
 
     @property
     def untouched(self) -> bool:
@@ -101,11 +103,9 @@ class Tally:
         self._add("value_loss", losses, one.mask)
         self._tokens["value"] += one.tokens
 
-    def policy_norm(self, norm: float) -> None:
-        self._norms["policy"].append(norm)
-
-    def value_norm(self, norm: float) -> None:
-        self._norms["value"].append(norm)
+    def norm(self, role: str, norm: float) -> None:
+        """Take in the gradient's norm of a step that was taken."""
+        self._norms[role].append(norm)
 
     def means(self) -> dict[str, float]:
         """All of it; what nobody has learnt is not claimed."""

@@ -140,9 +140,7 @@ class PpoRun:
             if not self._survive_round():
                 break
             if prints and self.done > self.ppo.critic_warmup and rollbacks == self._rollbacks:
-                for role in LEARNING:
-                    guards.require_moved(prints[role], self.roles.fingerprint(role), role)
-                prints = {}
+                prints = self._moved(prints)
             due = self.done - saved >= self.ppo.settings.save_every or rollbacks != self._rollbacks
             if self._ended or due or self.done == self.ppo.settings.updates:
                 save(self)
@@ -152,10 +150,16 @@ class PpoRun:
         return self._outcome()
 
     def _prints(self) -> dict[Role, str]:
-        """What both roles were before the policy's first step; nothing in a run that is past it."""
-        if self.done > self.ppo.critic_warmup:
-            return {}
-        return {role: self.roles.fingerprint(role) for role in LEARNING}
+        """What the roles were before the policy's first step; in a run that is past it, those that are yet to move."""
+        past = self.done > self.ppo.critic_warmup
+        return {role: self.roles.fingerprint(role) for role in LEARNING if not past or self.ppo.skips(role)}
+
+    def _moved(self, prints: Mapping[Role, str]) -> dict[Role, str]:
+        """Raise UserError when a role has not moved; those whose steps are being skipped are left for later."""
+        left = {role: before for role, before in prints.items() if self.ppo.skips(role)}
+        for role in prints.keys() - left.keys():
+            guards.require_moved(prints[role], self.roles.fingerprint(role), role)
+        return left
 
     def _survive_round(self) -> bool:
         """One round; False when it broke down and the run is over. Raises NotFinite when there is nothing to keep."""

@@ -23,6 +23,7 @@ from rlhf_tui.training.groups import Chunk, Group, Pair, candidates_of, dealt, f
 from rlhf_tui.training.memory import measure
 from rlhf_tui.training.optimisation import adam, cosine, set_rate
 from rlhf_tui.training.probe import head_start
+from rlhf_tui.training.scaling import TOLD_AFTER, Scaling, Step, skipped_alert
 from rlhf_tui.training.shared import SharedLayers
 
 _HELDOUT = -1  # in the place of an optimiser batch's number
@@ -119,6 +120,7 @@ class RewardTrainer:
                 weight_decay=settings.weight_decay,
             )
         }
+        self.scaling = Scaling(roles.base)
         self._best: _Best | None = None
         self._stale = 0
         self._stopped = False
@@ -138,6 +140,7 @@ class RewardTrainer:
             "most_tokens": self.sizes.most_tokens,
             "recompute": self.sizes.recompute,
             "back_offs": self.sizes.back_offs,
+            "scaling": self.scaling.state(),
         }
 
     def tensors(self) -> dict[str, Tensor]:
@@ -152,6 +155,7 @@ class RewardTrainer:
         self._stale, self._stopped = state["stale"], state["stopped"]
         self.sizes.most_tokens, self.sizes.recompute = state["most_tokens"], state["recompute"]
         self.sizes.back_offs = state["back_offs"]
+        self.scaling.resume(state.get("scaling", {}))
 
     # -- training -----------------------------------------------------------------------------
 
@@ -204,20 +208,17 @@ class RewardTrainer:
             self._end_epoch(0)
 
     def _step(self, number: int) -> None:
-        settings = self._settings
-        rate = set_rate(self.optimisers["reward"], cosine(self.done, self.steps, round(settings.warmup * self.steps)))
-        first = self.done == 0
+        settings, optimiser = self._settings, self.optimisers["reward"]
+        rate = set_rate(optimiser, cosine(self.done, self.steps, round(settings.warmup * self.steps)))
+        first = not optimiser.state
         before = [p.detach().clone() for p in self._matrices()] if first else []
         with self.roles.learning("reward"):
             values = self.sizes.survive(lambda: self._gradients(number), lambda: self._sizes(self._batches[number]))
-            norm = torch.nn.utils.clip_grad_norm_(self.roles.parameters("reward"), settings.max_grad_norm)
-            finite = bool(torch.isfinite(norm))
-            if finite:
-                self.optimisers["reward"].step()
-            self.optimisers["reward"].zero_grad(set_to_none=True)
-        if not finite:
+            step = self.scaling.step(optimiser, self.roles.parameters("reward"), settings.max_grad_norm)
+        if step.hopeless:
             candidates = [one for group in self._batches[number] for one in group.candidates]
             guards.explain_reward_breakdown(self.roles, candidates)
+        first = first and step.taken
         if first and all(torch.equal(old, new) for old, new in zip(before, self._matrices(), strict=True)):
             raise UserError(
                 "The reward adapter did not move.",
@@ -225,10 +226,19 @@ class RewardTrainer:
                 todo="Raise reward.learning_rate.",
             )
         self.done, self._measured = self.done + 1, None
-        self._emit(Metric(self.done, values | {"grad_norm": float(norm), "lr": rate}))
+        self._emit(Metric(self.done, values | {"lr": rate} | self._of_step(step)))
         self._emit(Progress(self.done, self.steps, "steps"))
         if first:
             self._emit(measure("reward update", self.roles.base.device))
+
+    def _of_step(self, step: Step) -> dict[str, float]:
+        """What to show of it; tells when too many were skipped."""
+        values = {"grad_norm": step.norm} if step.taken else {}
+        if not self.scaling.on:
+            return values
+        if self.scaling.skipped == TOLD_AFTER:
+            self._emit(skipped_alert("reward model", self.scaling))
+        return values | {"loss_scale": self.scaling.scale, "skipped_steps": float(not step.taken)}
 
     def _gradients(self, number: int) -> dict[str, float]:
         """The gradients of one optimiser batch, and what to show of it. Micro-batches add up to the same sums."""
@@ -251,7 +261,7 @@ class RewardTrainer:
                 return (chunk.weights * losses).sum() / whole
 
             with self.sizes.forward():
-                scores = chunk.learn(loss_of)
+                scores = chunk.learn(loss_of, self.scaling.scaled)
             loss_sum += float(loss_of(scores))
             gaps = scores[chunk.better] - scores[chunk.worse]
             right += float(_right(gaps, chunk.ties).sum())

@@ -8,13 +8,20 @@ import torch
 from torch import Tensor
 
 from rlhf_tui.model.roles import Role, Roles
+from rlhf_tui.training.scaling import Scaling
 
 
 class Undo:
-    """Adapters, heads and optimiser states at the moment of its making: 12 bytes a parameter, never on the card."""
+    """Adapters, heads, optimiser states and loss scales at the moment of its making.
 
-    def __init__(self, roles: Roles, optimisers: Mapping[Role, torch.optim.Optimizer]) -> None:
-        self._roles, self._optimisers = roles, optimisers
+    12 bytes a parameter, never on the card.
+    """
+
+    def __init__(
+        self, roles: Roles, optimisers: Mapping[Role, torch.optim.Optimizer], scaling: Mapping[Role, Scaling]
+    ) -> None:
+        self._roles, self._optimisers, self._scaling = roles, optimisers, scaling
+        self._scales = {role: one.state() for role, one in scaling.items()}
         self._kept = {
             role: [self._copy_of(role, parameter) for parameter in roles.parameters(role)] for role in optimisers
         }
@@ -22,6 +29,8 @@ class Undo:
     @torch.no_grad()
     def restore(self) -> None:
         """Be as then, bit for bit. Gradients are dropped; learning rates are not touched."""
+        for role, scale in self._scales.items():
+            self._scaling[role].resume(scale)
         for role, kept in self._kept.items():
             states = self._optimisers[role].state
             for parameter, (value, slots) in zip(self._roles.parameters(role), kept, strict=True):

@@ -17,10 +17,10 @@ SOURCES = {
     "ppo_metrics.py": {"describe", "policy", "value", "means"},
     "ppo.py": {"update", "_learn"},
     "heldout.py": {"metrics"},
-    "reward.py": {"_step", "_gradients", "_heldout_metrics"},
+    "reward.py": {"_step", "_of_step", "_gradients", "_heldout_metrics"},
 }
 #: What is emitted under a name made at run time.
-MADE = {"policy_grad_norm", "value_grad_norm"}
+MADE = {"policy_grad_norm", "value_grad_norm", "policy_loss_scale", "value_loss_scale"}
 
 
 def names_in(function: ast.AST) -> set[str]:

@@ -69,7 +69,7 @@ def values_and_gradients(model: Any) -> tuple[Tensor, Tensor]:
         ("opt", {"word_embed_proj_dim": 32}, 0),
     ],
 )
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 def test_an_architecture_keeps_its_values_and_its_gradients(
     kind: str, more: dict[str, Any], norms: int, dtype: torch.dtype
 ) -> None:

@@ -278,7 +278,7 @@ def test_undo_restores_weights_and_moments_bit_for_bit(fresh_roles: FreshRoles, 
         return [tensor.detach().clone() for tensor in (*own, *moments)]
 
     fresh = everything()
-    undo = Undo(roles, current.optimisers)
+    undo = Undo(roles, current.optimisers, current.scaling)
     current.update()
     assert len(everything()) > len(fresh)
     undo.restore()
@@ -287,7 +287,7 @@ def test_undo_restores_weights_and_moments_bit_for_bit(fresh_roles: FreshRoles, 
 
     current.update()
     stepped = everything()
-    undo = Undo(roles, current.optimisers)
+    undo = Undo(roles, current.optimisers, current.scaling)
     current.update()
     assert not all(torch.equal(one, other) for one, other in zip(everything(), stepped, strict=True))
     undo.restore()

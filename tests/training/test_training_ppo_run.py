@@ -51,6 +51,9 @@ class Scripted:
         self.optimisers = {role: adam(roles, role, adapter_rate=0.01, head_rate=0.01) for role in LEARNING}
         self.taken: list[int] = []
 
+    def skips(self, role: str) -> bool:
+        return False
+
     def update(self) -> dict[str, float]:
         self.done += 1
         self.taken.append(self.done)
