@@ -67,6 +67,15 @@ class SplitDecoder:
             hidden: Tensor = self._stack(input_ids=ids, use_cache=False).last_hidden_state
         return hidden
 
+    @torch.no_grad()
+    def lower_from(self, other: SplitDecoder, lower: Tensor) -> Tensor:
+        """What `lower` gives, bit for bit, from the `lower` of one that shares no more layers of the same model."""
+        if other._shared == self._shared:
+            return lower
+        with _only(self._stack, slice(other._shared, self._shared), norm=nn.Identity()):
+            hidden: Tensor = self._stack(inputs_embeds=lower, use_cache=False).last_hidden_state
+        return hidden
+
     def upper(self, lower: Tensor, layers: int | None = None) -> Tensor:
         norm = self._stack.norm if layers is None else UnitNorm()
         with _only(self._stack, slice(self._shared, layers), norm=norm):

@@ -179,8 +179,18 @@ class Roles:
         """Whether there are layers that run once for all roles with a head."""
         return isinstance(self.reader, SplitDecoder)
 
+    def lower(self, ids: Tensor) -> tuple[Tensor, Tensor]:
+        """ids: (batch, length) → what `decoder.upper` needs, and what `read` needs.
+
+        Layers that lie below both run once.
+        """
+        seen = self.reader.lower(ids)
+        if isinstance(self.reader, SplitDecoder) and isinstance(self.decoder, SplitDecoder):
+            return self.decoder.lower_from(self.reader, seen), seen
+        return self.decoder.lower(ids), seen
+
     def read(self, lower: Tensor) -> Tensor:
-        """The result of `reader.lower` → hidden state (batch, length, hidden) where roles with a head are read."""
+        """What `lower` gives for it → hidden state (batch, length, hidden) where roles with a head are read."""
         return self.reader.upper(lower, self.reading.layer or None)
 
     def head(self, role: Role) -> ScalarHead:

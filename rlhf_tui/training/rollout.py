@@ -264,12 +264,12 @@ def _bare(roles: Roles, sequences: Sequence[Tokens], ended: Sequence[bool], memb
     batch = pad([sequences[i] for i in members], device)
     positions, mask = batch.before_response(max(len(sequences[i].response) for i in members))
     targets = torch.where(mask, batch.ids.gather(1, (positions + 1).clamp(max=batch.ids.shape[1] - 1)), 0)
-    lower = roles.decoder.lower(batch.ids)
+    lower, seen = roles.lower(batch.ids)
     return Experience(
         members=members,
         batch=batch,
         lower=lower,
-        seen=lower if roles.reader is roles.decoder else roles.reader.lower(batch.ids),
+        seen=seen,
         positions=positions,
         mask=mask,
         targets=targets,

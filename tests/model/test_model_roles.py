@@ -393,6 +393,34 @@ def test_policy_and_heads_each_share_the_layers_below_their_own_adapters(tiny_ba
     assert at_the_end.reader is at_the_end.decoder
 
 
+@pytest.mark.parametrize(
+    ("reading", "runs"),
+    [
+        (Reading(2, "mean"), [1, 1, 1, 0]),  # the first layer for both, the next two for the policy
+        (Reading(1, "mean"), [1, 1, 1, 0]),  # nothing lies below the heads' adapter
+        (Reading(), [1, 1, 1, 0]),
+    ],
+)
+def test_layers_below_policy_and_heads_run_once_for_both(
+    tiny_base: Base, ids: Tensor, reading: Reading, runs: list[int]
+) -> None:
+    roles = Roles(tiny_base, AdapterSettings(rank=4, alpha=8, layers=1), seed=3, reading=reading)
+    for role in ("policy", "reward"):
+        roles.add(role)  # type: ignore[arg-type]
+    with roles.reference():
+        wanted = roles.decoder.lower(ids), roles.reader.lower(ids)
+        counts = [0] * 4
+        hooks = [
+            layer.register_forward_hook(lambda *_, place=place: counts.__setitem__(place, counts[place] + 1))
+            for place, layer in enumerate(tiny_base.model.get_decoder().layers)
+        ]
+        found = roles.lower(ids)
+        for hook in hooks:
+            hook.remove()
+    assert all(torch.equal(own, other) for own, other in zip(found, wanted, strict=True))
+    assert counts == runs
+
+
 @pytest.mark.parametrize("layer", [0, 4, 1000])
 def test_a_layer_at_or_beyond_the_end_is_the_end(layer: int, tiny_base: Base) -> None:
     assert reading_of(tiny_base, Reading(layer, "mean")) == Reading(0, "mean")
