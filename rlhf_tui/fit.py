@@ -40,6 +40,8 @@ _PREFILL = 1024
 _ROLLOUT_BYTES = 56
 # Weights are laid out in blocks up to this; the same as COPY_LIMIT of model/linear.py.
 _BLOCKS_LIMIT = 2**30
+# … and only for so many steps of decoding or more; the same as WORTH of model/linear.py.
+_BLOCKS_WORTH = 32
 # On the CPU, reward training keeps the shared layers' results up to this (_KEPT_BYTES of training/shared.py).
 _KEPT_BYTES = 512 * 2**20
 
@@ -182,7 +184,8 @@ def plan(
     - cache: 2 · L · d_kv · b for each place of each row in flight.
     - sampling: prompts are read up to 1024 tokens (or one prompt) at a time; then each row has its logits, its
       probabilities and their sums in fp64, b + 12 bytes for each word (with top-p, sorted, b + 28).
-      Without a card the plain linear layers are laid out once more for that time, up to 1 GiB (model/linear.py).
+      Without a card the plain linear layers are laid out once more for that time, up to 1 GiB and for at least 32 steps
+      (model/linear.py).
     - one layer at work: b · (3d + 4·d_ff) for each token, or b · (2d + 5·d_q + 4·d_kv) in attention.
     - learning: for each token and *adapted* layer b · (4d + 2·d_q + 2·d_kv + 2·d_ff + 7·r): both norms' inputs and
       results, queries, keys, values and the result of attention, the two halves of the feed-forward block, and the
@@ -194,9 +197,10 @@ def plan(
     - unpacked: b · d · d_ff for a quantised base. overhead: 0.7 GiB (CUDA) or 0.5 GiB (CPU), and 6 % of the rest.
 
     A forward pass has at most `micro_batch_tokens` tokens, or one sequence when that is longer.
-    Prompts and completions are taken at their longest, and reward and value as if they read at the model's end: where
-    `reward.layer` is lower they take less. Not known here, and left out: imported labels longer than
-    `generate.max_new_tokens`, and the shared layers' results of a comparison on all held-out prompts.
+    Prompts and completions are taken at their longest, and reward and value as if they read at the model's end as long
+    as `reward.layer` is 0: where a lower one is chosen they take less. The logits are those of a pass that is all
+    completion: with long prompts and short completions there are fewer. Not known here, and left out: imported labels
+    longer than `generate.max_new_tokens`, and the shared layers' results of a comparison on all held-out prompts.
     """
     count = _Count(shape, settings, quantisation, device, candidates)
     stages = (count.generate(), count.reward(), count.ppo(), count.compare())
@@ -219,22 +223,29 @@ class _Count:
         self.number = 4 if device == "cpu" else 2
         self.adapted = shape.adapted(settings.adapters.layers)
         self.adapter = shape.adapter_parameters(settings.adapters.rank, settings.adapters.layers)
+        # reward and value; where they are read is not known as long as it is to be chosen: then at the model's end
+        self.read = min(settings.reward.layer or shape.layers, shape.layers)
+        self.heads_adapted = min(self.adapted, self.read)
+        self.heads_adapter = shape.adapter_parameters(settings.adapters.rank, self.heads_adapted)
 
     # -- stages
 
     def generate(self) -> StagePlan:
         wanted = self.settings.generate
-        moments = self._sampling("sampling", wanted.batch_size, wanted.max_new_tokens, wanted.top_p, {})
+        moments = self._sampling(
+            "sampling", wanted.batch_size, wanted.batch_size, wanted.max_new_tokens, {}, wanted.top_p
+        )
         return StagePlan("generate", moments)
 
     def reward(self) -> StagePlan:
         longest = self.settings.model.max_prompt_tokens + self.settings.generate.max_new_tokens
         tokens = max(self.settings.reward.micro_batch_tokens, longest)
         learning = {
-            "adapters": 16 * (self.adapter + self.shape.hidden + 1),
+            "adapters": 16 * (self.heads_adapter + self.shape.hidden + 1),
             "rollout": tokens * _ROLLOUT_BYTES + self._kept(longest),
         }
-        return StagePlan("reward", (self._backward(tokens, self.settings.reward.checkpointing, learning),))
+        backward = self._backward(tokens, self.heads_adapted, self.settings.reward.checkpointing, learning)
+        return StagePlan("reward", (backward,))
 
     def ppo(self) -> StagePlan:
         wanted = self.settings.ppo
@@ -244,45 +255,50 @@ class _Count:
         head = self.shape.hidden + 1
         frozen = 2 if self.settings.reward.ensemble > 1 else 1  # the reward model, and the one that only watches
         # policy and value with their Adam states; all but the policy have heads
-        resting = ((2 + frozen) * 4 + 2 * 8) * self.adapter + ((1 + frozen) * 4 + 8) * head
-        undo = 12 * (2 * self.adapter + head) if self.device == "cpu" else 0
+        resting = 12 * self.adapter + ((1 + frozen) * 4 + 8) * (self.heads_adapter + head)
+        undo = 12 * (self.adapter + self.heads_adapter + head) if self.device == "cpu" else 0
         learning = {"adapters": resting + undo + 4 * (self.adapter + head), "rollout": held}
         loaded = {"adapters": resting}
-        rows = min(wanted.rollout_size, wanted.sampling_rows)
-        watched = min(wanted.evaluate_prompts, wanted.sampling_rows)
         return StagePlan(
             "ppo",
             (
                 *(
-                    self._sampling("evaluation", watched, wanted.max_new_tokens, 1.0, loaded)
+                    self._sampling(
+                        "evaluation", wanted.evaluate_prompts, wanted.sampling_rows, wanted.max_new_tokens, loaded
+                    )
                     if wanted.evaluate_every
                     else ()
                 ),
-                *self._sampling("sampling", rows, wanted.max_new_tokens, 1.0, loaded),
+                *self._sampling("sampling", wanted.rollout_size, wanted.sampling_rows, wanted.max_new_tokens, loaded),
                 self._scoring(tokens, loaded | {"rollout": held}),
                 self._log_probabilities(tokens, wanted.checkpointing, learning),
-                self._backward(tokens, wanted.checkpointing, learning),
+                self._backward(tokens, self.adapted, wanted.checkpointing, learning),
             ),
         )
 
     def compare(self) -> StagePlan:
         wanted = self.settings.ppo
         tokens = max(wanted.micro_batch_tokens, self.settings.model.max_prompt_tokens + wanted.max_new_tokens)
-        loaded = {"adapters": 4 * (2 * self.adapter + self.shape.hidden + 1)}
+        loaded = {"adapters": 4 * (self.adapter + self.heads_adapter + self.shape.hidden + 1)}
         rows = self.settings.compare.prompts * self.settings.compare.samples_per_prompt
         held = {"rollout": rows * self._held(wanted.max_new_tokens)}
-        moments = self._sampling("sampling", wanted.sampling_rows, wanted.max_new_tokens, 1.0, loaded)
+        moments = self._sampling(
+            "sampling", rows or wanted.sampling_rows, wanted.sampling_rows, wanted.max_new_tokens, loaded
+        )
         return StagePlan("compare", (*moments, self._scoring(tokens, loaded | held)))
 
     # -- moments of a stage
 
-    def _sampling(self, phase: str, rows: int, new_tokens: int, top_p: float, held: Terms) -> tuple[Moment, ...]:
+    def _sampling(
+        self, phase: str, count: int, most_rows: int, new_tokens: int, held: Terms, top_p: float = 1.0
+    ) -> tuple[Moment, ...]:
         """First the prompts are read, then every row in flight gets a token at a time."""
+        rows = min(count, most_rows)
         shape, prompt, number = self.shape, self.settings.model.max_prompt_tokens, self.number
         cache = 2 * shape.layers * shape.kv_width * number * rows * (prompt + new_tokens - 1)
         reading = self._at_work(min(rows * prompt, max(_PREFILL, prompt)))
         logits = rows * shape.vocabulary * (number + (12 if top_p == 1.0 else 28))
-        terms = {"cache": cache, "blocks": self._blocks(), **held}
+        terms = {"cache": cache, "blocks": self._blocks(new_tokens * count // rows), **held}
         return (
             self._moment("reading prompts", phase, {"activations": reading, **terms}),
             self._moment("sampling", phase, {"logits": logits, **terms}),
@@ -299,18 +315,20 @@ class _Count:
         terms = {"activations": kept + self._last_hidden(tokens), "logits": self._logits(tokens), **held}
         return self._moment("log-probabilities", "update", terms)
 
-    def _backward(self, tokens: int, checkpointing: Checkpointing, held: Terms) -> Moment:
+    def _backward(self, tokens: int, adapted: int, checkpointing: Checkpointing, held: Terms) -> Moment:
         """All adapted layers are kept, and the gradients of the last one come on top."""
-        kept = self.adapted * self._kept_of_layer()
+        kept = adapted * self._kept_of_layer()
         if checkpointing == "on":
-            kept = self.adapted * self._input() + self._kept_of_layer()
+            kept = adapted * self._input() + self._kept_of_layer()
         activations = tokens * (kept + self._backwards()) + self._last_hidden(tokens)
         return self._moment("backward", "update", {"activations": activations, **held})
 
     # -- terms
 
-    def _blocks(self) -> int:
+    def _blocks(self, steps: int) -> int:
         """On the CPU the plain linear layers, the unembedding too, are laid out once more while sampling, if small."""
+        if steps < _BLOCKS_WORTH:
+            return 0
         linear = self.shape.linear_parameters if self.quantisation == "none" else 0
         copied = self.number * (linear + self.shape.vocabulary * self.shape.hidden)
         return copied if self.device == "cpu" and copied <= _BLOCKS_LIMIT else 0
@@ -344,13 +362,17 @@ class _Count:
 
     def _held(self, new_tokens: int) -> int:
         """Bytes that one sampled completion keeps, with what the shared layers made of it, until it is done with."""
-        places = 1 if self.settings.reward.layer >= self.shape.layers else 2  # the policy's, and the heads' own
-        shared = places * self.number * self.shape.hidden if self.adapted < self.shape.layers else 0
+        # the policy's, and the heads' own; where they read is not known as long as it is to be chosen
+        places = (self.adapted < self.shape.layers) + (self.heads_adapted < self.read and not self._reads_at_the_end())
+        shared = places * self.number * self.shape.hidden
         return (self.settings.model.max_prompt_tokens + new_tokens) * (_ROLLOUT_BYTES + shared)
+
+    def _reads_at_the_end(self) -> bool:
+        return self.settings.reward.layer >= self.shape.layers
 
     def _kept(self, longest: int) -> int:
         """What the shared layers make of the judged candidates, kept on the CPU for all epochs."""
-        if self.device != "cpu" or self.adapted == self.shape.layers:
+        if self.device != "cpu" or self.heads_adapted == self.read:
             return 0
         if self.candidates is None:
             return _KEPT_BYTES

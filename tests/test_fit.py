@@ -236,6 +236,24 @@ def test_the_second_copy_of_the_weights_while_sampling_on_the_cpu() -> None:
     assert blocks(STARTER_SHAPE, "none", "cpu") == 4 * (STARTER_SHAPE.linear_parameters + words)
     assert blocks(STARTER_SHAPE, "nf4", "cpu") == 4 * words
     assert blocks(EIGHT, "none", "cpu") == blocks(STARTER_SHAPE, "none", "cuda") == 0
+    short = tree(generate={"max_new_tokens": 31})  # too few steps to pay for them
+    assert planned(STARTER_SHAPE, short, quantisation="none", device="cpu").generate.parts.blocks == 0
+
+
+def test_heads_that_read_lower_carry_fewer_layers() -> None:
+    def at(layer: int) -> fit.MemoryPlan:
+        return planned(SMALL, tree(adapters={"rank": 2}, reward={"layer": layer}), quantisation="none", device="cpu")
+
+    kept = 2 * 1024 * 4 * (4 * 8 + 2 * 12 + 2 * 6 + 2 * 20 + 7 * 2) // 2  # of one layer, in a pass of 1024 tokens
+    own = SMALL.adapter_parameters(2, 1)
+    low, end = at(1), at(SMALL.layers)
+    assert at(0).ppo == end.ppo  # not chosen yet
+    assert end.reward.parts.activations - low.reward.parts.activations == (SMALL.layers - 1) * kept
+    assert end.reward.parts.adapters - low.reward.parts.adapters == 16 * (SMALL.layers - 1) * own
+    # of the value its numbers, Adam states and the copy that takes an update back, of the reward model its numbers
+    fewer = (SMALL.layers - 1) * own
+    assert end.ppo.parts.adapters - low.ppo.parts.adapters == (4 + 8 + 12 + 4) * fewer
+    assert end.compare.parts.adapters - low.compare.parts.adapters == 4 * fewer
 
 
 def test_reward_learning_by_hand() -> None:
@@ -460,6 +478,7 @@ def test_the_chunk_is_that_of_the_engine() -> None:
     linear = Path(fit.__file__).with_name("model") / "linear.py"
     assert fit._BLOCKS_LIMIT == 1 << 30
     assert "\nCOPY_LIMIT = 1 << 30 " in linear.read_text(encoding="utf-8")
+    assert f"\nWORTH = {fit._BLOCKS_WORTH} " in linear.read_text(encoding="utf-8")
     stepping = Path(fit.__file__).with_name("model") / "stepping.py"
     assert f"\nPREFILL_TOKENS = {fit._PREFILL} " in stepping.read_text(encoding="utf-8")
     shared = Path(fit.__file__).with_name("training") / "shared.py"

@@ -100,6 +100,8 @@ def load_base(settings: ModelSettings, report: Callable[[str], None]) -> Base:
             layer.support_avx512bf16_for_cpu = False
     model.requires_grad_(False)
     model.eval()
+    if device.type == "cpu" and quantisation != "none":
+        _let_go_of_the_file(model)
     if not reproduces_logits(model):
         raise UserError(
             f"The model {settings.name!r} cannot be used.",
@@ -113,6 +115,13 @@ def load_base(settings: ModelSettings, report: Callable[[str], None]) -> Base:
         system_prompt=settings.system_prompt,
     )
     return Base(model, chat, device, dtype, quantisation, location)
+
+
+def _let_go_of_the_file(model: PreTrainedModel) -> None:
+    """Copy what is not quantised: as views of the mapped file, embeddings and norms would keep all of it resident."""
+    for parameter in model.parameters():
+        if parameter.is_floating_point():
+            parameter.data = parameter.data.clone()
 
 
 def _quantisation_arguments(quantisation: Quantisation, dtype: torch.dtype) -> dict[str, Any]:

@@ -66,6 +66,8 @@ CASES = (
     Case("wide, nf4", "ppo", "wide", ("model.quantisation=nf4",)),
     Case("many words", "ppo", "many-words"),
     Case("deep", "ppo", "deep"),
+    Case("read in the middle", "ppo", settings=("adapters.layers=10", "reward.layer=20")),
+    Case("read low", "ppo", settings=("reward.layer=8",)),
     Case("generate, 32 rows", "generate"),
     Case("generate, 128 rows", "generate", settings=("generate.batch_size=128",)),
     Case("generate, top-p", "generate", settings=("generate.top_p=0.9",)),
@@ -73,6 +75,8 @@ CASES = (
     Case("generate, wide", "generate", "wide"),
     Case("reward", "reward"),
     Case("reward, ten layers", "reward", settings=("adapters.layers=10",)),
+    Case("reward, read in the middle", "reward", settings=("adapters.layers=10", "reward.layer=20")),
+    Case("reward, read low", "reward", settings=("reward.layer=8",)),
     Case("reward, recomputing", "reward", settings=("reward.checkpointing=on",)),
     Case("reward, wide", "reward", "wide"),
 )
@@ -193,12 +197,13 @@ def make(name: str, models: Path) -> None:
 def _ppo(base: Any, settings: Any) -> dict[str, Any]:
     import torch
 
+    from rlhf_tui.model.heads import Reading
     from rlhf_tui.model.roles import Roles
     from rlhf_tui.training.phases import PhasePeaks
     from rlhf_tui.training.ppo import Ppo, TrainPrompt
     from rlhf_tui.training.rollout import Scoring
 
-    roles = Roles(base, settings.adapters, seed=0)
+    roles = Roles(base, settings.adapters, seed=0, reading=Reading(settings.reward.layer, "mean"))
     roles.add("policy")
     roles.add("reward")
     roles.head("reward").weight.data.normal_(0, 0.01)
@@ -235,6 +240,7 @@ def _generate(base: Any, settings: Any) -> dict[str, Any]:
 
 
 def _reward(base: Any, settings: Any) -> dict[str, Any]:
+    from rlhf_tui.model.heads import Reading
     from rlhf_tui.model.roles import Roles
     from rlhf_tui.runs.events import Stage
     from rlhf_tui.training.batching import Tokens
@@ -242,7 +248,7 @@ def _reward(base: Any, settings: Any) -> dict[str, Any]:
     from rlhf_tui.training.phases import PhasePeaks
     from rlhf_tui.training.reward import RewardTrainer
 
-    roles = Roles(base, settings.adapters, seed=0)
+    roles = Roles(base, settings.adapters, seed=0, reading=Reading(settings.reward.layer, "mean"))
     roles.add("reward")
     order = random.Random(1)
     top = base.model.config.get_text_config().vocab_size

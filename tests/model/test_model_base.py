@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -323,3 +324,11 @@ def test_nothing_is_made_wider_than_it_was_loaded(
             assert parameter.dtype == (torch.float32 if "lora_" in name else torch.bfloat16), name
     assert base.model.get_input_embeddings().weight.dtype == torch.bfloat16
     assert base.model.get_output_embeddings().weight.dtype == torch.bfloat16
+
+
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="there is no list of mapped files")
+def test_the_file_of_a_quantised_model_does_not_stay_in_memory(blocky_folder: Path, load: Load) -> None:
+    base = load(blocky_folder, quantisation="nf4")
+    gc.collect()
+    assert str(blocky_folder) not in Path("/proc/self/maps").read_text()
+    assert base.model.get_input_embeddings().weight.shape[1] == 64
