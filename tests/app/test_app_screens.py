@@ -10,14 +10,15 @@ from typing import Any
 import pytest
 from textual.app import App
 from textual.pilot import Pilot
-from textual.screen import ModalScreen
 
 from rlhf_tui import settings
 from rlhf_tui.app import keys
 from rlhf_tui.app.app import RlhfApp
 from rlhf_tui.app.screens.dialogs import ConfirmDialog, TextDialog, WritingDialog
 from rlhf_tui.app.screens.label import LabelScreen
+from rlhf_tui.app.screens.log import LogScreen
 from rlhf_tui.app.screens.settings import SettingsScreen
+from rlhf_tui.app.screens.stage import StageScreen
 from rlhf_tui.app.widgets.candidate import Candidate
 from rlhf_tui.app.widgets.chart import Chart
 from rlhf_tui.errors import UserError
@@ -448,7 +449,10 @@ async def test_the_log_is_shown_without_control_characters(finished: Project, te
     async with app.run_test() as pilot:
         await pilot.press("3", "L")
         await settle(pilot)
-        assert "Log of reward-0002" in text_of(app)
+        await app.workers.wait_for_complete()
+        await settle(pilot)
+        assert isinstance(app.screen, LogScreen)
+        assert "reward-0002" in text_of(app)
         assert "a warning of a library" in text_of(app)
         assert "\x07" not in text_of(app)
 
@@ -471,8 +475,8 @@ async def test_every_key_on_every_screen(
         for key in pressed:
             if key == "q":
                 continue
-            over = ModalScreen | SettingsScreen if screen == "label" else ModalScreen | SettingsScreen | LabelScreen
-            while isinstance(app.screen, over):
+            own = StageScreen | LabelScreen if screen == "label" else StageScreen
+            while not isinstance(app.screen, own):
                 await pilot.press("escape")
                 await pilot.pause()
             if app._screen_name(app.screen) != screen:
