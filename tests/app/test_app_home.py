@@ -140,10 +140,14 @@ async def test_one_whose_folder_is_gone_is_dropped_and_not_opened(
         await pilot.press("home", "x")
         await pilot.pause()
         assert isinstance(app.screen, ConfirmDialog)
-        await pilot.press("n", "x", "y")
-        await pilot.pause()
-        await pilot.press("x", "y")
-        await pilot.pause()
+        await pilot.press("n")
+        for _ in range(2):
+            await looked(pilot)  # the list is whole again
+            await pilot.press("x")
+            await pilot.pause()
+            assert isinstance(app.screen, ConfirmDialog)
+            await pilot.press("y")
+            await pilot.pause()
         await looked(pilot)
         assert "n makes a project, d starts the demo" in text_of(app)
     assert Path("running/rlhf.toml").is_file()
