@@ -48,6 +48,13 @@ def _speeds(result: Mapping[str, Any]) -> str:
         "  linear layers alone, with as many rows. Needless arithmetic is not counted.",
     ]
     read = [one for one in result["speeds"] if one.get("of_bandwidth")]
+    found = (result.get("sampling_weights") or {}).get("seconds")
+    if found:
+        chosen = "the copy" if result["sampling_weights"]["chosen"] == "copy" else "the 4-bit weights"
+        lines.append(
+            f"  Sampling an update: {found['quantised']:.1f} s with the 4-bit weights, {found['copy']:.1f} s with an "
+            f"unpacked copy; {chosen} it is."
+        )
     lines += [f"  Decoding reads at least {one['of_bandwidth']:.0%} of what memory can give." for one in read]
     return "\n".join(lines)
 

@@ -42,6 +42,8 @@ _ROLLOUT_BYTES = 56
 _BLOCKS_LIMIT = 2**30
 # … and only for so many steps of decoding or more; the same as WORTH of model/linear.py.
 _BLOCKS_WORTH = 32
+# The phases in which completions are sampled.
+_SAMPLING = ("evaluation", "sampling")
 # On the CPU, reward training keeps the shared layers' results up to this (_KEPT_BYTES of training/shared.py).
 _KEPT_BYTES = 512 * 2**20
 
@@ -56,6 +58,8 @@ class Parts:
     """one quantised matrix, unpacked for the multiplication"""
     blocks: int = 0
     """a second copy of the weights while sampling on the CPU, laid out for a few rows"""
+    copy: int = 0
+    """4-bit weights, unpacked for the length of a sampling"""
     adapters: int = 0
     """LoRA adapters and heads, their gradients and optimiser states"""
     cache: int = 0
@@ -186,6 +190,8 @@ def plan(
       probabilities and their sums in fp64, b + 12 bytes for each word (with top-p, sorted, b + 28).
       Without a card the plain linear layers are laid out once more for that time, up to 1 GiB and for at least 32 steps
       (model/linear.py).
+      Of a 4-bit base there may be an unpacked copy, b for each weight of a linear layer: as ppo.sampling_weights says,
+      for 'auto' if it fits below the update's peak (model/unpacked.py).
     - one layer at work: b · (3d + 4·d_ff) for each token, or b · (2d + 5·d_q + 4·d_kv) in attention.
     - learning: for each token and *adapted* layer b · (4d + 2·d_q + 2·d_kv + 2·d_ff + 7·r): both norms' inputs and
       results, queries, keys, values and the result of attention, the two halves of the feed-forward block, and the
@@ -205,6 +211,14 @@ def plan(
     count = _Count(shape, settings, quantisation, device, candidates)
     stages = (count.generate(), count.reward(), count.ppo(), count.compare())
     return MemoryPlan(shape, settings, quantisation, device, candidates, stages)
+
+
+def copy_room(ppo: StagePlan) -> int:
+    """Bytes that a copy of the weights may take while sampling, so that the stage's peak is no higher for it."""
+    grown = 1 + _SLACK
+    sampling = max(one.parts.total - grown * one.parts.copy for one in ppo.moments if one.phase in _SAMPLING)
+    others = max(one.parts.total for one in ppo.moments if one.phase not in _SAMPLING)
+    return max(0, int((others - sampling) / grown))
 
 
 class _Count:
@@ -259,33 +273,34 @@ class _Count:
         undo = 12 * (self.adapter + self.heads_adapter + head) if self.device == "cpu" else 0
         learning = {"adapters": resting + undo + 4 * (self.adapter + head), "rollout": held}
         loaded = {"adapters": resting}
-        return StagePlan(
-            "ppo",
-            (
-                *(
-                    self._sampling(
-                        "evaluation", wanted.evaluate_prompts, wanted.sampling_rows, wanted.max_new_tokens, loaded
-                    )
-                    if wanted.evaluate_every
-                    else ()
-                ),
-                *self._sampling("sampling", wanted.rollout_size, wanted.sampling_rows, wanted.max_new_tokens, loaded),
-                self._scoring(tokens, loaded | {"rollout": held}),
-                self._log_probabilities(tokens, wanted.checkpointing, learning),
-                self._backward(tokens, self.adapted, wanted.checkpointing, learning),
-            ),
+        rest = (
+            self._scoring(tokens, loaded | {"rollout": held}),
+            self._log_probabilities(tokens, wanted.checkpointing, learning),
+            self._backward(tokens, self.adapted, wanted.checkpointing, learning),
         )
+
+        def sampled(copy: int) -> tuple[Moment, ...]:
+            terms, rows, new_tokens = loaded | {"copy": copy}, wanted.sampling_rows, wanted.max_new_tokens
+            looks = [("evaluation", wanted.evaluate_prompts)] if wanted.evaluate_every else []
+            phases = [*looks, ("sampling", wanted.rollout_size)]
+            return tuple(one for name, count in phases for one in self._sampling(name, count, rows, new_tokens, terms))
+
+        room = copy_room(StagePlan("ppo", (*sampled(0), *rest)))
+        return StagePlan("ppo", (*sampled(self._copy(room)), *rest))
 
     def compare(self) -> StagePlan:
         wanted = self.settings.ppo
         tokens = max(wanted.micro_batch_tokens, self.settings.model.max_prompt_tokens + wanted.max_new_tokens)
-        loaded = {"adapters": 4 * (self.adapter + self.heads_adapter + self.shape.hidden + 1)}
+        loaded = {
+            "adapters": 4 * (self.adapter + self.heads_adapter + self.shape.hidden + 1),
+            "copy": self._copy(0),
+        }
         rows = self.settings.compare.prompts * self.settings.compare.samples_per_prompt
         held = {"rollout": rows * self._held(wanted.max_new_tokens)}
         moments = self._sampling(
             "sampling", rows or wanted.sampling_rows, wanted.sampling_rows, wanted.max_new_tokens, loaded
         )
-        return StagePlan("compare", (*moments, self._scoring(tokens, loaded | held)))
+        return StagePlan("compare", (*moments, self._scoring(tokens, loaded | held | {"copy": 0})))
 
     # -- moments of a stage
 
@@ -332,6 +347,12 @@ class _Count:
         linear = self.shape.linear_parameters if self.quantisation == "none" else 0
         copied = self.number * (linear + self.shape.vocabulary * self.shape.hidden)
         return copied if self.device == "cpu" and copied <= _BLOCKS_LIMIT else 0
+
+    def _copy(self, room: int) -> int:
+        """The 4-bit weights unpacked, when that is asked for, or left to choice and there is room."""
+        wish = self.settings.ppo.sampling_weights
+        size = self.number * self.shape.linear_parameters if self.quantisation == "nf4" else 0
+        return size if wish == "copy" or (wish == "auto" and size <= room) else 0
 
     def _at_work(self, tokens: int) -> int:
         """One layer without a gradient: the feed-forward block, or attention where that is larger."""

@@ -38,6 +38,7 @@ _LOWERABLE: dict[Stage, tuple[str, ...]] = {
         "adapters.rank",
     ),
     "ppo": (
+        "ppo.sampling_weights",
         "ppo.micro_batch_tokens",
         "ppo.sampling_rows",
         "ppo.checkpointing",
@@ -49,6 +50,7 @@ _LOWERABLE: dict[Stage, tuple[str, ...]] = {
         "adapters.rank",
     ),
     "compare": (
+        "ppo.sampling_weights",
         "ppo.micro_batch_tokens",
         "ppo.sampling_rows",
         "model.quantisation",
@@ -115,6 +117,8 @@ def _lowered(planned: MemoryPlan, key: str, changes: Mapping[str, Any]) -> Any:
     """The next smaller value of a setting, or None at the end."""
     if key == "model.quantisation":
         return None if changes.get(key, planned.quantisation) == "nf4" else "nf4"
+    if key == "ppo.sampling_weights":
+        return "auto" if changes.get(key, settings_module.value(planned.settings, key)) == "copy" else None
     if key.endswith(".checkpointing"):
         return None if changes.get(key, settings_module.value(planned.settings, key)) == "on" else "on"
     current = changes.get(key, settings_module.value(planned.settings, key))

@@ -256,6 +256,42 @@ def test_heads_that_read_lower_carry_fewer_layers() -> None:
     assert end.compare.parts.adapters - low.compare.parts.adapters == 4 * fewer
 
 
+def test_a_copy_of_4_bit_weights_is_planned_where_it_raises_no_peak() -> None:
+    def ppo(wish: str, **changes: int) -> fit.StagePlan:
+        settings = tree(ppo={"sampling_weights": wish, **changes})
+        return planned(STARTER_SHAPE, settings, quantisation="nf4", device="cuda").ppo
+
+    size = 2 * STARTER_SHAPE.linear_parameters
+    without, roomy, asked = ppo("quantised"), ppo("auto"), ppo("copy")
+    assert {name: parts.copy for name, parts in roomy.phases.items()} == {
+        "evaluation": size, "sampling": size, "scoring": 0, "update": 0,
+    }  # fmt: skip
+    assert asked.phases == roomy.phases
+    assert roomy.peak == without.peak
+    assert fit.copy_room(without) == pytest.approx(fit.copy_room(roomy), abs=2)
+    assert fit.copy_room(without) >= size
+    tight = {"micro_batch_tokens": 64, "rollout_size": 512, "sampling_rows": 512, "evaluate_every": 0}
+    assert fit.copy_room(ppo("quantised", **tight)) < size
+    assert ppo("auto", **tight) == ppo("quantised", **tight)
+    more = ppo("copy", **tight).peak - ppo("quantised", **tight).peak
+    assert more == pytest.approx(1.06 * size, abs=2)
+
+
+def test_a_copy_that_does_not_fit_is_given_up_before_anything_else() -> None:
+    plan = planned(EIGHT, tree(ppo={"sampling_weights": "copy"}))
+    found = {one.stage: one for one in verdict(plan, planned(EIGHT).ppo.peak)}
+    assert found["ppo"].lower == found["compare"].lower == ("ppo.sampling_weights=auto",)
+
+
+def test_only_4_bit_weights_are_unpacked() -> None:
+    asked = tree(ppo={"sampling_weights": "copy"})
+    for quantisation in ("int8", "none"):
+        assert planned(STARTER_SHAPE, asked, quantisation=quantisation).ppo.phases["sampling"].copy == 0
+    compare = planned(STARTER_SHAPE, asked).compare.phases
+    assert compare["sampling"].copy > compare["scoring"].copy == 0
+    assert planned(STARTER_SHAPE).compare.phases["sampling"].copy == 0
+
+
 def test_reward_learning_by_hand() -> None:
     wanted = tree(
         model={"max_prompt_tokens": 64},

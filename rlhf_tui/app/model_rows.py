@@ -122,7 +122,7 @@ def plan_table(found: Fitting, width: int) -> list[Content]:
     heads = ["stage", "weights", *(["adapters+opt", "activations", "KV+rollout", "rest"] if roomy else []), "peak"]
     table = [tinted(_columns(heads, roomy) + f"  of {words.size(found.room.size)}", "quiet")]
     for stage, judged in zip(found.plan.stages, found.verdicts, strict=True):
-        columns = _memory(stage.parts) if roomy else [stage.parts.weights + stage.parts.unpacked + stage.parts.blocks]
+        columns = _memory(stage.parts)[: None if roomy else 1]
         cells = [stage.stage, *(words.size(part) if part else "-" for part in columns), words.size(stage.peak)]
         left = words.size(abs(judged.spare))
         verdict = f"✓ fits, {left} left" if judged.fits else f"✗ {left} short"
@@ -159,7 +159,7 @@ def remedy_question(found: Fitting, now: Sequence[tuple[str, object, object]], *
 
 def _memory(parts: Parts) -> list[int]:
     return [
-        parts.weights + parts.unpacked + parts.blocks,
+        parts.weights + parts.unpacked + parts.blocks + parts.copy,
         parts.adapters,
         parts.activations + parts.logits,
         parts.cache + parts.rollout,

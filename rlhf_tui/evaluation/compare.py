@@ -16,6 +16,7 @@ from rlhf_tui.evaluation.kept import keep, key_of, recall
 from rlhf_tui.evaluation.scoring import stepwise_scores
 from rlhf_tui.model.generation import Completion, Sampling, sample
 from rlhf_tui.model.roles import Roles
+from rlhf_tui.model.unpacked import Weights
 from rlhf_tui.runs.events import EventSink, Progress, Sample, Stage
 from rlhf_tui.settings import CompareSettings, PpoSettings
 from rlhf_tui.training import objectives
@@ -156,7 +157,9 @@ class _Sampler:
         sampling = Sampling(self.ppo.max_new_tokens, self.ppo.temperature)
         end_ids, seed = self.roles.base.chat.end_ids, _seed_of_part(self.seed, start)
         path = self.kept / f"{side}-{start:06d}.json" if self.kept is not None else None
-        key = key_of(model, wanted, sampling, end_ids, seed)
+        # without the choice that a run makes by timing: parts that are kept must come out the same again
+        weights: Weights = "copy" if self.ppo.sampling_weights == "copy" else "quantised"
+        key = key_of(model if weights == "quantised" else (model, weights), wanted, sampling, end_ids, seed)
         there = recall(path, key) if path is not None else None
         if there is not None:
             self._progress(side, start + len(there))
@@ -170,6 +173,7 @@ class _Sampler:
                 rows=self.ppo.sampling_rows,
                 seed=seed,
                 progress=lambda finished: self._progress(side, start + finished),
+                weights=weights,
             )
         if path is not None:
             keep(path, key, drawn)

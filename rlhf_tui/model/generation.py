@@ -5,8 +5,11 @@ A row that has ended gives its slot to the next prompt; equal prompts are read o
 
 from __future__ import annotations
 
+import math
+import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 from transformers import PreTrainedModel
@@ -17,11 +20,13 @@ from rlhf_tui.model.general import sample_in_batches
 from rlhf_tui.model.linear import quick_linears
 from rlhf_tui.model.slots import Slots, attending
 from rlhf_tui.model.stepping import Stepper, suits_slots
+from rlhf_tui.model.unpacked import Weights, multiplying_with
 
-__all__ = ["Completion", "Sampling", "draw", "sample"]
+__all__ = ["Completion", "Sampling", "draw", "projected_seconds", "sample"]
 
 _LOOK = {"cpu": 1}  # steps between two looks at what has ended
 _LOOK_ELSEWHERE = 8  # every look makes the device wait for the host
+_TRIED = 6  # looks that are timed, after one that is not
 
 
 @torch.no_grad()
@@ -34,28 +39,73 @@ def sample(
     rows: int,
     seed: int,
     progress: Callable[[int], None] = lambda finished: None,
+    weights: Weights = "quantised",
 ) -> list[Completion]:
     """One completion for each prompt (a list of ids, never empty), in the order of `prompts`.
 
     At most `rows` are in flight. Every completion is decided by uniform numbers of its own, made from `seed` and its
     place in `prompts`, so that `rows` and the company it is sampled in do not change it, beyond rounding.
-    `progress` is told how many completions are finished, whenever there are more.
+    `progress` is told how many completions are finished, whenever there are more. `weights`: what the layers of a 4-bit
+    base multiply with.
     """
     if not prompts:
         return []
     rows = min(rows, len(prompts))
-    if not suits_slots(model):
-        return sample_in_batches(model, prompts, sampling, end_ids=end_ids, rows=rows, seed=seed, progress=progress)
+    suited = suits_slots(model)
+    with multiplying_with(model, weights, rows=rows):
+        if not suited:
+            return sample_in_batches(model, prompts, sampling, end_ids=end_ids, rows=rows, seed=seed, progress=progress)
+        with _crew(model, prompts, sampling, end_ids, rows, seed) as crew:
+            while crew.going:
+                finished = crew.advance()
+                if finished:
+                    progress(crew.finished)
+            return crew.completions()
+
+
+@torch.no_grad()
+def projected_seconds(
+    model: PreTrainedModel, prompts: Sequence[Sequence[int]], sampling: Sampling, *, steps: int, weights: Weights
+) -> float:
+    """What `steps` of decoding would take, each for a row of every prompt, and making the copy if there is one.
+
+    By the quickest of a few. Infinite for a copy where completions are too short to make one for, or where the model is
+    not sampled from in slots.
+    """
+    device = next(model.parameters()).device
+    timed = (_TRIED + 1) * _look(device)
+    if sampling.max_new_tokens < timed or not suits_slots(model):
+        return 0.0 if weights == "quantised" else math.inf
+    began = time.perf_counter()
+    with multiplying_with(model, weights, rows=len(prompts)):
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        making = time.perf_counter() - began
+        with _crew(model, prompts, sampling, (), len(prompts), seed=0) as crew:
+            crew.advance()
+            return making + steps * min(_seconds_of_a_step(crew) for _ in range(_TRIED))
+
+
+def _seconds_of_a_step(crew: _Crew) -> float:
+    began, before = time.perf_counter(), crew.steps
+    crew.advance()
+    return (time.perf_counter() - began) / (crew.steps - before)
+
+
+@contextmanager
+def _crew(
+    model: PreTrainedModel,
+    prompts: Sequence[Sequence[int]],
+    sampling: Sampling,
+    end_ids: Sequence[int],
+    rows: int,
+    seed: int,
+) -> Iterator[_Crew]:
     # the last token is never run through the model
     slots = Slots(model, rows, max(map(len, prompts)) + sampling.max_new_tokens - 1)
     steps = sampling.max_new_tokens * len(prompts) // rows
     with attending(model, slots), quick_linears(model, rows=rows, steps=steps):
-        crew = _Crew(Stepper(model, slots, sampling), prompts, end_ids, seed)
-        while crew.going:
-            finished = crew.advance()
-            if finished:
-                progress(crew.finished)
-        return crew.completions()
+        yield _Crew(Stepper(model, slots, sampling), prompts, end_ids, seed)
 
 
 class _Crew:
@@ -70,13 +120,14 @@ class _Crew:
         self._prompts = [tuple(prompt) for prompt in prompts]
         self._ends, self._seed = frozenset(end_ids), seed
         self._most = stepper.sampling.max_new_tokens
-        self._look = _LOOK.get(self._slots.index.device.type, _LOOK_ELSEWHERE)
+        self._look = _look(self._slots.index.device)
         self._queue = deque(_grouped(self._prompts))
         self._seats = [0] * self._slots.rows  # the completion in each slot
         self._ids: list[list[int]] = [[] for _ in prompts]
         self._ended = [False] * len(prompts)
         self._last: tuple[tuple[int, ...], int] = ((), 0)
         self.finished = 0
+        self.steps = 0
         self._admit(range(self._slots.rows))
 
     @property
@@ -91,6 +142,7 @@ class _Crew:
         longest = max(self._length(job) for job in self._seats)
         steps = min(self._look, min(self._most - len(self._ids[job]) for job in self._seats))
         self._slots.live = len(self._seats)
+        self.steps += steps
         drawn = []
         for turn in range(steps):
             self._slots.reach = longest + turn
@@ -143,6 +195,10 @@ class _Crew:
         self._stepper.prefill([prompt for prompt, _ in fresh], [slot for _, slot in fresh])
         for source, target, length in copies:
             self._slots.copy(source, target, length)
+
+
+def _look(device: torch.device) -> int:
+    return _LOOK.get(device.type, _LOOK_ELSEWHERE)
 
 
 def _grouped(prompts: Sequence[tuple[int, ...]]) -> list[int]:

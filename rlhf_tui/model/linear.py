@@ -48,6 +48,12 @@ def product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     return nn.functional.linear(x, weight, bias)
 
 
+def in_blocks(weight: Tensor, rows: int) -> Tensor:
+    """The weight (out, in) as `product` likes it best for about `rows` rows: in blocks, or as it is."""
+    fits = weight.dtype == torch.float32 and weight.device.type == "cpu" and has_kernel()
+    return _in_blocks(weight, rows) if fits else weight
+
+
 def copied_bytes(model: nn.Module) -> int:
     """Bytes of the blocks that `quick_linears` makes for a long enough sampling; 0 when it makes none."""
     total = sum(layer.weight.nbytes for layer in _bases(model)) if has_kernel() else 0

@@ -153,6 +153,13 @@ class PpoSettings(Section):
         description="Most completions sampled at the same time; one that has ended makes room for the next. Changes "
         "memory and speed, not the result.",
     )
+    sampling_weights: Literal["auto", "quantised", "copy"] = Field(
+        "auto",
+        description="With a 4-bit base: what is multiplied with while sampling. quantised: the 4-bit weights as they "
+        "lie. copy: an unpacked copy, gone again before the update; four times as large as the weights (on the CPU "
+        "eight times). auto: both are timed once in a run, if a copy fits into what the update needs anyway, and the "
+        "faster stays. The same model but for rounding.",
+    )
     max_new_tokens: int = Field(128, ge=1, le=4096, description="Longest completion in tokens.")
     temperature: float = Field(
         0.7,

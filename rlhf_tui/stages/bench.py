@@ -22,6 +22,7 @@ from rlhf_tui.training.machine import measured_machine
 from rlhf_tui.training.phases import PhasePeaks
 from rlhf_tui.training.ppo import Ppo, TrainPrompt
 from rlhf_tui.training.rollout import Scoring
+from rlhf_tui.training.sampling_weights import SamplingWeights
 from rlhf_tui.training.speed import Sizes, Speed, measured_speeds
 
 _USUAL_PROMPT = 60  # tokens, where the project has no prompts to go by
@@ -42,12 +43,18 @@ def bench(context: StageContext) -> dict[str, Any]:
     sizes = _sizes(context, base)
     emit = _without_samples(context.emit)
     _begin(context, 0)
-    _updated(roles, settings, sizes.small(), lambda event: None)
+    _updated(roles, settings, sizes.small(), lambda event: None, SamplingWeights(base, "quantised", 0))
     _begin(context, 1)
     peaks = PhasePeaks(base.device, emit)
-    values = _updated(roles, settings, sizes, peaks)
+    weights = SamplingWeights(
+        base, settings.ppo.sampling_weights, fit.copy_room(_planned(shape, settings, base, sizes))
+    )
+    values = _updated(roles, settings, sizes, peaks, weights)
     measured = peaks.close()
     _begin(context, 2)
+    settings = settings.model_copy(
+        update={"ppo": settings.ppo.model_copy(update={"sampling_weights": weights.chosen or "quantised"})}
+    )
     speeds = measured_speeds(roles, shape, settings, sizes)
     _begin(context, 3)
     machine = measured_machine(shape, sizes.micro_rows * sizes.length, base.dtype, base.device)
@@ -63,6 +70,7 @@ def bench(context: StageContext) -> dict[str, Any]:
         "device": base.device.type,
         "device_name": torch.cuda.get_device_name(base.device) if base.device.type == "cuda" else "the CPU",
         "threads": torch.get_num_threads(),
+        "sampling_weights": weights.state(),
         "sizes": asdict(sizes),
         "machine": asdict(machine),
         "speeds": [_as_dict(one, machine.matmul, machine.bandwidth) for one in speeds],
@@ -114,7 +122,9 @@ def _sizes(context: StageContext, base: Base) -> Sizes:
     )
 
 
-def _updated(roles: Roles, settings: Settings, sizes: Sizes, emit: Callable[[Event], None]) -> dict[str, float]:
+def _updated(
+    roles: Roles, settings: Settings, sizes: Sizes, emit: Callable[[Event], None], weights: SamplingWeights
+) -> dict[str, float]:
     """One update with these sizes and nothing held back: the value and the policy both learn. Its metrics."""
     wanted = settings.ppo.model_copy(
         update={
@@ -130,7 +140,8 @@ def _updated(roles: Roles, settings: Settings, sizes: Sizes, emit: Callable[[Eve
         TrainPrompt(f"{number}", tuple(order.choices(range(vocabulary), k=sizes.prompt_tokens)))
         for number in range(sizes.rollout_size)
     ]
-    return Ppo(roles, prompts, wanted, Scoring(0.0, 1.0), seed=settings.run.seed, emit=emit).update()
+    learner = Ppo(roles, prompts, wanted, Scoring(0.0, 1.0), seed=settings.run.seed, emit=emit, weights=weights)
+    return learner.update()
 
 
 def _planned(shape: ModelShape, settings: Settings, base: Base, sizes: Sizes) -> fit.StagePlan:

@@ -5,9 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from rlhf_tui import fit
+from rlhf_tui.errors import UserError
+from rlhf_tui.locate import require
+from rlhf_tui.model.base import Base
 from rlhf_tui.model.roles import Roles
 from rlhf_tui.runs.events import Alert, Checkpoint, Stage
 from rlhf_tui.runs.worker import StageContext
+from rlhf_tui.shape import shape_of
 from rlhf_tui.stages.gathering import loaded_base
 from rlhf_tui.stages.ppo_inputs import ppo_inputs
 from rlhf_tui.training.checkpoint import load_checkpoint, newest_checkpoint, save_checkpoint
@@ -15,6 +20,7 @@ from rlhf_tui.training.heldout import Heldout, gold_judge
 from rlhf_tui.training.ppo import Ppo, TrainPrompt
 from rlhf_tui.training.ppo_run import PpoRun
 from rlhf_tui.training.rollout import Scoring
+from rlhf_tui.training.sampling_weights import SamplingWeights
 
 
 def ppo(context: StageContext) -> dict[str, Any]:
@@ -23,7 +29,15 @@ def ppo(context: StageContext) -> dict[str, Any]:
     inputs = ppo_inputs(context, loaded_base(context))
     roles, prompts = inputs.roles, inputs.prompts
     _start_value(context, roles, inputs.scoring)
-    learner = Ppo(roles, prompts.train, settings.ppo, inputs.scoring, seed=seed, emit=context.emit)
+    learner = Ppo(
+        roles,
+        prompts.train,
+        settings.ppo,
+        inputs.scoring,
+        seed=seed,
+        emit=context.emit,
+        weights=SamplingWeights(roles.base, settings.ppo.sampling_weights, _copy_room(context, roles.base)),
+    )
     heldout = _heldout(context, learner, prompts.heldout)
     run = PpoRun(learner, settings.guard, emit=context.emit, checkpoints=context.run.checkpoints, heldout=heldout)
     checkpoint = newest_checkpoint(context.run.checkpoints, run.optimisers, context.emit)
@@ -44,6 +58,7 @@ def ppo(context: StageContext) -> dict[str, Any]:
         "prompts_too_long": prompts.too_long,
         "heldout_prompts": len(heldout) if heldout else 0,
         "kl_coefficient": learner.kl_coefficient,
+        "sampling_weights": learner.weights.state(),
     }
     for role in ("policy", "value"):
         roles.save(role, context.project.adapter(role), _manifest(result))
@@ -57,6 +72,19 @@ def _start_value(context: StageContext, roles: Roles, scoring: Scoring) -> None:
         roles.head("value").normalise(scoring.mean, scoring.deviation)
     else:
         roles.add("value")
+
+
+def _copy_room(context: StageContext, base: Base) -> int:
+    """Bytes that an unpacked copy of the base may take while sampling, by the plan of this run."""
+    if base.quantisation != "nf4":
+        return 0
+    wanted = context.settings.model
+    try:
+        shape = shape_of(require(wanted.name, wanted.revision), wanted.revision)
+    except UserError:  # an unusual model, which nothing can be planned for
+        return 0
+    device: fit.Device = "cuda" if base.device.type == "cuda" else "cpu"
+    return fit.copy_room(fit.plan(shape, context.settings, quantisation=base.quantisation, device=device).ppo)
 
 
 def _heldout(context: StageContext, learner: Ppo, prompts: Sequence[TrainPrompt]) -> Heldout | None:

@@ -67,8 +67,9 @@ class RowsInFlight:
     A completion is the same whoever is sampled beside it, so that this changes memory and speed only.
     """
 
-    def __init__(self, base: Base, most: int) -> None:
-        self._base = base
+    def __init__(self, base: Base, most: int, spare: Callable[[], bool] = lambda: False) -> None:
+        """`spare`: gives up what else takes memory, before rows are; whether there was something."""
+        self._base, self._spare = base, spare
         self.most = most
         self.back_offs = 0
 
@@ -82,6 +83,8 @@ class RowsInFlight:
         )
 
     def _shrink(self, used: int, reason: str) -> None:
+        if self._spare():
+            return
         if used <= 1:
             raise UserError(
                 "The memory is not enough to sample a single completion.",

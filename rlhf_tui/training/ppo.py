@@ -16,7 +16,9 @@ from typing import Any
 
 import torch
 
+from rlhf_tui.model.generation import Sampling, projected_seconds
 from rlhf_tui.model.roles import Role, Roles
+from rlhf_tui.model.unpacked import Weights
 from rlhf_tui.runs.events import Alert, EventSink, Sample, Stage
 from rlhf_tui.settings import PpoSettings
 from rlhf_tui.training import guards, objectives
@@ -36,6 +38,7 @@ from rlhf_tui.training.rollout import (
     response_values,
     sample_rollout,
 )
+from rlhf_tui.training.sampling_weights import SamplingWeights, told
 from rlhf_tui.training.scaling import TOLD_AFTER, Scaling, skipped_alert
 from rlhf_tui.training.undo import Undo
 
@@ -67,14 +70,17 @@ class Ppo:
         seed: int,
         emit: EventSink,
         judge: Judge | None = None,
+        weights: SamplingWeights | None = None,
     ) -> None:
+        """`weights`: what to sample with; None: a copy of 4-bit weights only when the settings ask for it."""
         self.roles = roles
         self.settings = settings
         self.kl_coefficient = settings.kl_coefficient
         self.done = 0
         self._prompts, self._scoring, self._seed, self._emit = list(prompts), scoring, seed, emit
         self._judge = judge
-        self.rows = RowsInFlight(roles.base, settings.sampling_rows)
+        self.weights = weights or SamplingWeights(roles.base, settings.sampling_weights, 0)
+        self.rows = RowsInFlight(roles.base, settings.sampling_rows, self._give_up_copy)
         self.sizes = MicroBatching(roles.base, settings.micro_batch_tokens, settings.checkpointing)
         self._measured: tuple[int, int, bool] | None = None
         rates = {"policy": settings.policy_learning_rate, "value": settings.value_learning_rate}
@@ -138,6 +144,7 @@ class Ppo:
             "most_tokens": self.sizes.most_tokens,
             "recompute": self.sizes.recompute,
             "back_offs": [self.rows.back_offs, self.sizes.back_offs],
+            "sampling_weights": self.weights.state(),
             "scaling": {role: one.state() for role, one in self.scaling.items()},
         }
 
@@ -152,6 +159,7 @@ class Ppo:
         self.rows.most = int(state["rows"])
         self.sizes.most_tokens, self.sizes.recompute = int(state["most_tokens"]), bool(state["recompute"])
         self.rows.back_offs, self.sizes.back_offs = map(int, state["back_offs"])
+        self.weights.resume(state.get("sampling_weights", {"chosen": "quantised", "seconds": {}}))
         for role, one in self.scaling.items():
             one.resume(state.get("scaling", {}).get(role, {}))
 
@@ -172,13 +180,34 @@ class Ppo:
         self, prompts: Sequence[Sequence[int]], seed: int, progress: Callable[[int], None]
     ) -> tuple[list[Tokens], list[bool]]:
         def work(rows: int) -> tuple[list[Tokens], list[bool]]:
-            return sample_rollout(self.roles, prompts, self.settings, seed=seed, rows=rows, progress=progress)
+            weights = self._weights(prompts, rows)
+            return sample_rollout(
+                self.roles, prompts, self.settings, seed=seed, rows=rows, progress=progress, weights=weights
+            )
 
         before = self._sizes
         drawn = self.rows.survive(work, len(prompts))
         release(self.roles.base.device)  # what the cache of keys and values was made of is in pieces of all sizes
         self._tell_back_off("sampling", before)
         return drawn
+
+    def _weights(self, prompts: Sequence[Sequence[int]], rows: int) -> Weights:
+        """What to sample with; timed with the rows of an update, whatever is sampled first."""
+        size = self.settings.rollout_size
+        rows = min(rows, size)
+        some = [prompts[place % len(prompts)] for place in range(rows)]
+        sampling = Sampling(self.settings.max_new_tokens, self.settings.temperature)
+        steps = sampling.max_new_tokens * size // rows
+
+        def seconds(weights: Weights) -> float:
+            with self.roles.acting("policy"):
+                return projected_seconds(self.roles.base.model, some, sampling, steps=steps, weights=weights)
+
+        known = self.weights.chosen
+        chosen = self.weights.choose(seconds)
+        if known is None and self.weights.seconds:
+            self._emit(Stage("sampling", told(self.weights)))
+        return chosen
 
     def _score_and_learn(
         self, sequences: Sequence[Tokens], ended: Sequence[bool], order: random.Random
@@ -370,6 +399,21 @@ class Ppo:
                 self._tell_stage("sampling", f", {finished} of {total} completions")
 
         return progress
+
+    def _give_up_copy(self) -> bool:
+        """Sample without a copy of the weights from now on. Whether there was one."""
+        had = self.weights.give_up()
+        if had:
+            self._emit(
+                Alert(
+                    "note",
+                    "out-of-memory",
+                    "Memory ran out in sampling: from now on it does without an unpacked copy of the weights.",
+                    why="Nothing is lost, and nothing but the speed changes.",
+                    remedy="ppo.sampling_weights=quantised starts with that.",
+                )
+            )
+        return had
 
     def _tell_back_off(self, phase: str, before: tuple[int, int, bool]) -> None:
         if self._sizes == before:

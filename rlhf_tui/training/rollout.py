@@ -16,6 +16,7 @@ from torch import Tensor
 from rlhf_tui.model.generation import Sampling, sample
 from rlhf_tui.model.logprobs import token_logprobs, unembedding_of
 from rlhf_tui.model.roles import Roles
+from rlhf_tui.model.unpacked import Weights
 from rlhf_tui.settings import PpoSettings
 from rlhf_tui.training import objectives
 from rlhf_tui.training.batching import Batch, Tokens, micro_batches, pad, pooled
@@ -102,6 +103,7 @@ def sample_rollout(
     seed: int,
     rows: int = 0,
     progress: Callable[[int], None] = lambda finished: None,
+    weights: Weights = "quantised",
 ) -> tuple[list[Tokens], list[bool]]:
     """One completion of the policy for each prompt, and whether it ended by itself. Pure sampling.
 
@@ -116,6 +118,7 @@ def sample_rollout(
             rows=rows or settings.sampling_rows,
             seed=seed,
             progress=progress,
+            weights=weights,
         )
     sequences = [Tokens(tuple(p), c.ids) for p, c in zip(prompts, completions, strict=True)]
     return sequences, [completion.ended for completion in completions]

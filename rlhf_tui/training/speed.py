@@ -11,6 +11,7 @@ import torch
 
 from rlhf_tui.model.generation import Sampling, sample
 from rlhf_tui.model.roles import Role, Roles
+from rlhf_tui.model.unpacked import Weights, multiplying_with, packed_bytes, unpacked_bytes
 from rlhf_tui.settings import Settings
 from rlhf_tui.shape import ModelShape
 from rlhf_tui.training.arithmetic import Work
@@ -99,12 +100,16 @@ class _Bench:
         sizes, work = self._sizes, self._work
         device, rows = self._roles.base.device, sizes.sampling_rows
         more = min(_DECODED, max(2, sizes.new_tokens))
-        with self._roles.acting("policy"):
+        model = self._roles.base.model
+        weights: Weights = "copy" if self._settings.ppo.sampling_weights == "copy" else "quantised"
+        stored = sum(p.numel() * p.element_size() for p in model.parameters() if not p.requires_grad)
+        if weights == "copy":
+            stored += unpacked_bytes(model) - packed_bytes(model)
+        with self._roles.acting("policy"), multiplying_with(model, weights, rows=rows):
             first = timed(partial(self._sampled, 1), device)
             rest = max(timed(partial(self._sampled, more), device) - first, 1e-9)
         short = replace(work, response=more)
         decoded = rows * (more - 1) / rest
-        stored = sum(p.numel() * p.element_size() for p in self._roles.base.model.parameters() if not p.requires_grad)
         read = short.decoding_bytes(stored, self._roles.base.dtype.itemsize, rows) / rows
         return [
             Speed(
