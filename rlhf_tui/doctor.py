@@ -11,10 +11,11 @@ import fcntl
 import importlib.metadata
 import os
 import platform
+import re
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -236,7 +237,7 @@ def _terminal() -> Iterator[Check]:
     advice = f"The app is made for {_COLUMNS}x{_ROWS} and more." if small else ""
     yield Check("terminal", "note" if small else "ok", f"{size[0]}x{size[1]}", advice)
     yield _colours(os.environ.get("TERM", ""), os.environ.get("COLORTERM", ""))
-    yield _glyphs(os.environ.get("TERM", ""))
+    yield _glyphs(os.environ)
 
 
 def _colours(term: str, colorterm: str) -> Check:
@@ -248,18 +249,33 @@ def _colours(term: str, colorterm: str) -> Check:
     return Check("colours", "note", found, "Few colours; set TERM=xterm-256color if your terminal has more.")
 
 
-def _glyphs(term: str) -> Check:
-    """Whether braille charts can be drawn: a UTF-8 locale, and a font that has them, which only eyes can tell."""
-    plain = "set RLHF_TUI_ASCII=1 for plain drawing"
-    # the order in which the C library looks
-    name = next((key for key in ("LC_ALL", "LC_CTYPE", "LANG") if os.environ.get(key)), "")
-    value = os.environ.get(name, "")
-    found = f"{name}={value}" if name else "no locale is set"
-    if "utf-8" not in value.lower() and "utf8" not in value.lower():
-        return Check("glyphs", "note", found, f"Choose a UTF-8 locale ('export LANG=C.UTF-8'), or {plain}.")
+def locale_found(environ: Mapping[str, str]) -> tuple[str, str]:
+    """The variable that decides about the encoding, in the order the C library looks, and its value; or nothing."""
+    name = next((key for key in ("LC_ALL", "LC_CTYPE", "LANG") if environ.get(key)), "")
+    return name, environ.get(name, "")
+
+
+def lacks_glyphs(environ: Mapping[str, str]) -> str:
+    """Why a terminal cannot draw braille dots, as far as the environment tells; empty when it seems able to."""
+    value, term = locale_found(environ)[1].lower(), environ.get("TERM", "")
+    if value and "utf-8" not in value and "utf8" not in value:
+        return "its locale is not UTF-8"
     if term == "linux":
-        return Check("glyphs", "note", f"{found}, the Linux console", f"Its font lacks braille dots: {plain}.")
-    return Check("glyphs", "ok", f"{found}: {SAMPLE}", f"If you see boxes instead of rising bars, {plain}.")
+        return "the font of the Linux console lacks them"
+    return "it is too simple a terminal" if term == "dumb" or re.fullmatch(r"vt\d+", term) else ""
+
+
+def _glyphs(environ: Mapping[str, str]) -> Check:
+    """Whether braille charts can be drawn: a UTF-8 locale, and a font that has them, which only eyes can tell."""
+    name, value = locale_found(environ)
+    found = f"{name}={value}" if name else "no locale is set"
+    lacking = lacks_glyphs(environ)
+    if lacking:
+        advice = f"Charts are drawn in plain ASCII: {lacking}. RLHF_TUI_ASCII=0 draws dots all the same"
+        return Check("glyphs", "note", found, f"{advice}; a UTF-8 locale is 'export LANG=C.UTF-8'.")
+    if not name:
+        return Check("glyphs", "note", found, "Choose one: 'export LANG=C.UTF-8'; or RLHF_TUI_ASCII=1.")
+    return Check("glyphs", "ok", f"{found}: {SAMPLE}", "If you see boxes instead of rising bars, set RLHF_TUI_ASCII=1.")
 
 
 def _tmux() -> Check:

@@ -1,33 +1,38 @@
-"""Drawing without anything beyond ASCII, for terminals and fonts that lack it (`RLHF_TUI_ASCII=1`)."""
+"""Drawing without anything beyond ASCII, for terminals and fonts that lack it, or whoever wants it so."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 
 from rich.segment import Segment
 from textual.color import Color
 from textual.filter import LineFilter
 
-_PLAIN = str.maketrans(
-    {
-        **dict(zip("✓▶·⚠●○‖■✗•", "+>.!*o=#x*", strict=True)),
-        **dict(zip("→←↑↓⏎…▼±—", "><^v<.v~-", strict=True)),
-        **dict.fromkeys("─╶╴", "-"),
-        **dict.fromkeys("│▎▏▔▕├┤┊", "|"),
-        **dict.fromkeys("╭╮╰╯┌┐└┘", "+"),
-        **dict.fromkeys("█▁▂▃▄▅▆▇", "#"),
-        "░": ".",
-    }
-)
+from rlhf_tui.doctor import lacks_glyphs
+
+_LOOKS_LIKE = {
+    **dict.fromkeys(map(chr, range(0x2500, 0x2580)), "+"),  # frames of Textual's own widgets, and next its blocks
+    **dict.fromkeys(map(chr, range(0x2580, 0x25A0)), "#"),
+    **dict(zip("✓▶·⚠●○‖■✗•", "+>.!*o=#x*", strict=True)),
+    **dict(zip("→←↑↓⏎…▼±—“”", '><^v<.v~-""', strict=True)),
+    **dict.fromkeys("─╶╴━", "-"),
+    **dict.fromkeys("│▎▏▔▕├┤┊▊▌▐", "|"),
+    **dict.fromkeys("█▁▂▃▄▅▆▇", "#"),
+    "░": ".",
+    "🔎": "> ",  # two cells wide
+}
+_PLAIN = str.maketrans(_LOOKS_LIKE)
 
 
-def ascii_wanted() -> bool:
-    """Whether the user asked for plain ASCII drawing."""
-    return os.environ.get("RLHF_TUI_ASCII", "") not in ("", "0")
+def ascii_wanted(environ: Mapping[str, str] = os.environ) -> bool:
+    """Whether to draw in plain ASCII: as `RLHF_TUI_ASCII` says (0: never), else where the terminal has no more."""
+    wish = environ.get("RLHF_TUI_ASCII", "")
+    return wish != "0" if wish else bool(lacks_glyphs(environ))
 
 
 def plain(text: str) -> str:
-    """The text with every glyph of the app's own drawing replaced, character for character."""
+    """The text with every glyph of the app's own drawing replaced, cell for cell."""
     return text.translate(_PLAIN)
 
 

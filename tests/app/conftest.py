@@ -68,6 +68,7 @@ def _plain_surroundings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iter
     for name in SURROUNDINGS:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("TERM", "xterm-256color")
+    monkeypatch.setenv("LC_ALL", "C.UTF-8")
     monkeypatch.setenv("SSH_CONNECTION", "a far place")  # no program of this machine is given what a test copies
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
     yield

@@ -17,6 +17,7 @@ from textual.pilot import Pilot
 from rlhf_tui import projects
 from rlhf_tui.app import keys, look
 from rlhf_tui.app.app import RlhfApp
+from rlhf_tui.app.glyphs import ascii_wanted
 from rlhf_tui.app.home import HomeApp
 from rlhf_tui.app.themefile import Taste, keep, taste
 from rlhf_tui.assessment.records import Report
@@ -305,6 +306,51 @@ async def test_no_color_sends_no_colour_and_loses_nothing(
                             assert segment.style.bgcolor is None or segment.style.bgcolor.is_default, (name, segment)
                             plain += 1
     assert plain > 1000
+
+
+# Without glyphs
+
+OF_PEOPLE = set("漢字")
+
+
+async def test_in_plain_ascii_nothing_else_is_drawn(
+    full: Project, monkeypatch: pytest.MonkeyPatch, text_of: Callable[[RlhfApp], str]
+) -> None:
+    monkeypatch.setenv("LC_ALL", "de_DE.ISO-8859-1")
+    found = dict[str, set[str]]()
+    for size in [(80, 24), (160, 48)]:
+        app = RlhfApp(full)
+        async with app.run_test(size=size) as pilot:
+            press = presser(pilot)
+            for tour in (stages(press), labelling(press), windows(press), messages(app, press))[
+                : 4 if size[0] == 80 else 2
+            ]:
+                async for name in tour:
+                    strange = {sign for sign in text_of(app) if not sign.isascii()} - OF_PEOPLE
+                    if strange:
+                        found[f"{name} {size}"] = strange
+    assert found == {}
+
+
+@pytest.mark.parametrize(
+    ("environ", "plain"),
+    [
+        ({"LANG": "de_DE.UTF-8", "TERM": "xterm-256color"}, False),
+        ({"LANG": "de_DE.utf8", "TERM": "screen-256color"}, False),
+        ({"TERM": "xterm-256color"}, False),
+        ({"LANG": "C.UTF-8", "LC_ALL": "C", "TERM": "xterm-256color"}, True),
+        ({"LANG": "C.UTF-8", "LC_CTYPE": "en_US.ISO-8859-1", "TERM": "xterm"}, True),
+        ({"LC_CTYPE": "C.UTF-8", "LANG": "C"}, False),
+        ({"LANG": "C.UTF-8", "TERM": "linux"}, True),
+        ({"LANG": "C.UTF-8", "TERM": "dumb"}, True),
+        ({"LANG": "C.UTF-8", "TERM": "vt220"}, True),
+        ({"LANG": "C", "TERM": "linux", "RLHF_TUI_ASCII": "0"}, False),
+        ({"LANG": "C.UTF-8", "TERM": "xterm-256color", "RLHF_TUI_ASCII": "1"}, True),
+        ({"LANG": "C.UTF-8", "TERM": "linux", "RLHF_TUI_ASCII": ""}, True),
+    ],
+)
+def test_plain_ascii_where_the_terminal_has_no_more(environ: dict[str, str], plain: bool) -> None:
+    assert ascii_wanted(environ) == plain
 
 
 # Which theme
