@@ -188,14 +188,17 @@ def test_the_first_line_says_how_far_and_how_fast() -> None:
 
 def test_the_answer_panel_names_the_keys_that_the_user_has_chosen() -> None:
     mine = keys.keymap({"label.left": "a"})
-    assert str(label_panels.answers("pair", draft("pair", 2), {})).startswith("d A much   f A better   space tie")
-    assert "a A better" in str(label_panels.answers("pair", draft("pair", 2), mine))
+    assert str(label_panels.answers("pair", draft("pair", 2), {}, 80)).startswith("d A much   f A better   space tie")
+    assert str(label_panels.answers("pair", draft("pair", 2), {}, 46)) == (
+        "d A much  f A  space tie  j B  k B much  x bad"
+    )
+    assert "a A better" in str(label_panels.answers("pair", draft("pair", 2), mine, 80))
 
 
 def test_the_order_being_typed_is_shown_with_what_is_missing() -> None:
-    assert "such as 4321" in str(label_panels.answers("rank", typed(""), {}))
-    assert str(label_panels.answers("rank", typed("2=1"), {})).startswith("2 = 1 > …   missing 3 4")
-    assert "⏎ stores it" in str(label_panels.answers("rank", typed("2143"), {}))
+    assert "such as 4321" in str(label_panels.answers("rank", typed(""), {}, 80))
+    assert str(label_panels.answers("rank", typed("2=1"), {}, 80)).startswith("2 = 1 > …   missing 3 4")
+    assert "⏎ stores it" in str(label_panels.answers("rank", typed("2143"), {}, 80))
 
 
 def test_an_answer_that_is_not_stored_is_said_before_everything_else() -> None:

@@ -353,7 +353,7 @@ class LabelScreen(Looking):
 
     def _show_answer(self) -> None:
         sitting = self.sitting
-        answers = label_panels.answers(self.kind, self._draft, self._keymap)
+        answers = label_panels.answers(self.kind, self._draft, self._keymap, self.app.size.width - 4)
         remarks = label_panels.remarks(sitting.last, sitting.note, sitting.flags, self._unsaved)
         self.view.show_answer(answers if sitting.shown else None, remarks, self._gathering.aside)
 

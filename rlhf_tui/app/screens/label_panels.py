@@ -91,8 +91,8 @@ def facts_and_hidden(completion: Completion) -> str:
 # The panel of the answer
 
 
-def answers(kind: str, draft: Draft, keymap: keys.Keymap) -> Content:
-    """The keys that answer, with the order typed so far where one is being typed."""
+def answers(kind: str, draft: Draft, keymap: keys.Keymap, width: int) -> Content:
+    """The keys that answer, with the order typed so far where one is being typed; in short words if need be."""
     screen = keys.screen_of(kind)
     if kind == "rank":
         now = draft.typed
@@ -108,10 +108,14 @@ def answers(kind: str, draft: Draft, keymap: keys.Keymap) -> Content:
         done = [] if None in draft.marks else [tinted("⏎ stores it", "quiet")]
         return Content("   ").join([*_offered(screen, keymap, ("label.accept", "label.reject")), *done])
     said_of_pairs = {"label.left": "A better", "label.right": "B better", "label.tie": "tie", "label.bad": "both bad"}
-    return Content("   ").join(_offered(screen, keymap, _PAIR, said_of_pairs))
+    whole = Content("   ").join(_offered(screen, keymap, _PAIR, said_of_pairs))
+    if whole.cell_length <= width:
+        return whole
+    return Content("  ").join(_offered(screen, keymap, _PAIR, _BRIEFLY))
 
 
 _PAIR = ("label.left2", "label.left", "label.tie", "label.right", "label.right2", "label.bad")
+_BRIEFLY = {"label.left": "A", "label.right": "B", "label.tie": "tie", "label.bad": "bad"}
 
 
 def _offered(

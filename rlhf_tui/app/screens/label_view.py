@@ -59,7 +59,7 @@ class LabelView(Container):
 
     def on_resize(self, event: Resize) -> None:
         """The prompt gets as many lines as the terminal can spare."""
-        self._prompt_lines = 1
+        self._prompt_lines = 0  # whatever it had before
         self.call_after_refresh(self._fit_prompt)
 
     def show_task(self, shown: Presentation, draft: Draft) -> None:

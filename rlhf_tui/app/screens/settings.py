@@ -71,8 +71,9 @@ class SettingsScreen(Screen[None]):
         self.call_after_refresh(self.show)
 
     def on_screen_resume(self) -> None:
-        """A window has closed."""
+        """A window has closed; the terminal may have another size by now."""
         self.show()
+        self.call_after_refresh(self.show)
 
     @property
     def rlhf(self) -> RlhfApp:

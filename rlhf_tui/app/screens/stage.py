@@ -12,12 +12,14 @@ from textual.binding import BindingType
 from textual.containers import Container
 from textual.content import Content
 from textual.screen import Screen
+from textual.widget import Widget
 
 from rlhf_tui.app import keys, words
 from rlhf_tui.app.overview import Overview, Watched
 from rlhf_tui.app.screens.chat import ChatScreen
 from rlhf_tui.app.screens.doctor import DoctorScreen
-from rlhf_tui.app.widgets.panel import tinted
+from rlhf_tui.app.summary import summary, too_small
+from rlhf_tui.app.widgets.panel import Panel, tinted
 from rlhf_tui.app.widgets.status import Ends, KeyLine, StageBar
 
 if TYPE_CHECKING:
@@ -42,12 +44,17 @@ class StageScreen(Screen[None]):
     STAGE: ClassVar[str] = ""
     BINDINGS: ClassVar[list[BindingType]] = keys.bindings("run", "stage")
 
+    def __init__(self) -> None:
+        super().__init__()
+        self._lit: Widget | None = None
+
     def compose(self) -> ComposeResult:
         """The frame, with the stage's own body in the middle."""
         yield Ends(id="head")
         yield StageBar(self.STAGE, id="stages")
         with Container(id="body"):
             yield from self.compose_body()
+        yield Panel("", id="summary")
         yield KeyLine(id="keys")
 
     def compose_body(self) -> ComposeResult:
@@ -93,6 +100,7 @@ class StageScreen(Screen[None]):
         view = self.overview
         left, right = headline(view, self.rlhf.starting, time.time(), self.app.size.width)
         self.query_one("#head", Ends).show(left, right)
+        self._fold(too_small(*self.app.size))
         self.query_one(StageBar).show([view.mark(name) for name, _ in keys.STAGES])
         footer = keys.footer(
             self.STAGE,
@@ -103,6 +111,20 @@ class StageScreen(Screen[None]):
         )
         self.query_one(KeyLine).show(footer)
         self.show(view)
+
+    def _fold(self, tiny: bool) -> None:
+        """Text in place of the panels while there is no room for them; the chart that was lit is lit again."""
+        if tiny:
+            room = max(self.app.size.width - 2, 10)
+            told = summary(self.overview, self.STAGE, lambda run: progress_lines(run, time.time(), room))
+            self.query_one("#summary", Panel).show(told)
+        if tiny == self.has_class("-tiny"):
+            return
+        if tiny:
+            self._lit = self.focused
+        self.set_class(tiny, "-tiny")
+        if not tiny and self._lit is not None and self._lit.is_attached:
+            self.call_after_refresh(self.set_focus, self._lit)
 
     @property
     def has_report(self) -> bool:
