@@ -18,7 +18,7 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import psutil
 
@@ -151,8 +151,8 @@ def torch_build() -> Literal["cuda", "cpu", "rocm", "none"]:
     return "cuda" if any(need.startswith(("nvidia-", "cuda-")) for need in needs) else "cpu"
 
 
-def cards() -> list[Card]:
-    """The NVIDIA cards of this machine. Raises NoDriver when there is no driver to ask."""
+def driver() -> Any:
+    """NVIDIA's management library, ready to be asked; whoever has it shuts it down. Raises NoDriver."""
     try:
         import pynvml
     except ImportError:
@@ -161,6 +161,12 @@ def cards() -> list[Card]:
         pynvml.nvmlInit()
     except pynvml.NVMLError as error:
         raise NoDriver(str(error)) from None
+    return pynvml
+
+
+def cards() -> list[Card]:
+    """The NVIDIA cards of this machine. Raises NoDriver when there is no driver to ask."""
+    pynvml = driver()
     try:
         handles = [pynvml.nvmlDeviceGetHandleByIndex(index) for index in range(pynvml.nvmlDeviceGetCount())]
         return [_card(handle) for handle in handles]

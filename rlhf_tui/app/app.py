@@ -11,6 +11,7 @@ import sqlite3
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -46,6 +47,7 @@ from rlhf_tui.app.screens.settings import SettingsScreen
 from rlhf_tui.app.screens.stage import StageScreen
 from rlhf_tui.app.settings_form import SECTION_OF_STAGE, SettingsForm
 from rlhf_tui.app.themefile import Taste, keep, taste, theme_file
+from rlhf_tui.app.usage import MachineWatch
 from rlhf_tui.app.widgets.chart import Chart
 from rlhf_tui.app.widgets.status import StageBar
 from rlhf_tui.errors import UserError
@@ -102,11 +104,13 @@ class RlhfApp(App[None]):
         greeting: str = "",
         keymap: keys.Keymap | None = None,
         taste: Taste | None = None,
+        machine: MachineWatch | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         super().__init__(driver_class=terminal.Driver, ansi_color=colourless() or None)
         self._taste = taste or Taste()
         dress(self, self._taste.theme)
+        self._machine = machine
         self.keymap: keys.Keymap = keymap or {}
         self._rater = rater
         self._rules = rules
@@ -141,6 +145,7 @@ class RlhfApp(App[None]):
             if told:
                 self.notify(told, markup=False, timeout=15)
         self.set_interval(0.5, self.look)
+        self.set_interval(1.0, self._look_at_machine)
         if not self.is_headless:
             terminal.leave_on_signals(self.exit)
             self.set_interval(1.0, self._leave_when_hung_up)
@@ -198,6 +203,17 @@ class RlhfApp(App[None]):
         screen = self._on_top()
         if isinstance(screen, StageScreen):
             screen.renew()
+
+    @property
+    def machine_words(self) -> str:
+        """How busy the machine is, while a run is at work; else nothing, for nobody would look again."""
+        live = self.overview.live
+        return self._machine.words if self._machine and live and live.status == "running" else ""
+
+    def _look_at_machine(self) -> None:
+        live = self.overview.live
+        if self._machine and live and live.status == "running":
+            self._machine.look()
 
     def _on_top(self) -> Screen[Any] | None:
         """The screen on top; None once the app is closing and a timer fires for the last time."""
@@ -510,6 +526,7 @@ def run_app(
     file of keys.
     """
     require_terminal()
+    machine = MachineWatch()
     app = RlhfApp(
         project,
         follow=follow,
@@ -519,8 +536,10 @@ def run_app(
         greeting=greeting,
         keymap=load_keymap(key_file()),
         taste=taste(theme_file()),
+        machine=machine,
     )
-    app.run()
+    with closing(machine):
+        app.run()
     if app.announced:
         print(announcing.FORMER_TITLE, end="", file=sys.__stderr__, flush=True)
     live = app.overview.live

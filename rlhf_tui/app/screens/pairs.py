@@ -46,7 +46,7 @@ class PairsScreen(StageScreen):
         run = self.run_shown
         panel = self.query_one("#progress", Panel)
         if run:
-            panel.show(progress_body(run))
+            panel.show(progress_body(run), note=self.beside(""))
         else:
             panel.show(tinted("No candidates have been generated in this project.", "quiet"))
         latest = self.query_one("#latest", Panel)

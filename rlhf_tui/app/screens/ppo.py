@@ -113,7 +113,7 @@ class PpoScreen(ChartKeys, StageScreen):
         glyph, word, _ = STATES[run.status]
         title = f"{glyph} {word}, update {state.step}" if state.step else f"{glyph} {word}"
         read = grid.readout() if grid.lit else ""
-        note = grid.range_words()
+        note = self.beside(grid.range_words())
         self.query_one("#numbers", Panel).show(
             lambda width, _: lines(
                 read_line(read, width) if read else number_line(run, width),

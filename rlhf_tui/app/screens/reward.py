@@ -134,7 +134,7 @@ class RewardScreen(ChartKeys, StageScreen):
         if read:
             panel.show(lambda width, _: read_line(read, width), note=grid.range_words())
         else:
-            panel.show(progress_body(run) if run else before_start(view), note=back or grid.range_words())
+            panel.show(progress_body(run) if run else before_start(view), note=self.beside(back or grid.range_words()))
         if run:
             grid.show(Charted(run.state.series, notes=lambda name: heldout_note(name, run), levels=coin))
         else:

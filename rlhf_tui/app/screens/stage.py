@@ -25,6 +25,8 @@ from rlhf_tui.app.widgets.status import Ends, KeyLine, StageBar
 if TYPE_CHECKING:
     from rlhf_tui.app.app import RlhfApp
 
+#: From this width on the head also tells how busy the machine is, and which run that is.
+ROOMY = 120
 #: A run's status as glyph, word and tone.
 STATES = {
     "new": ("○", "not started", "quiet"),
@@ -98,7 +100,7 @@ class StageScreen(Screen[None]):
         if not self.is_mounted:
             return
         view = self.overview
-        left, right = headline(view, self.rlhf.starting, time.time(), self.app.size.width)
+        left, right = headline(view, self.rlhf.starting, time.time(), self.app.size.width, self.rlhf.machine_words)
         self.query_one("#head", Ends).show(left, right)
         self._fold(too_small(*self.app.size))
         self.query_one(StageBar).show([view.mark(name) for name, _ in keys.STAGES])
@@ -125,6 +127,10 @@ class StageScreen(Screen[None]):
         self.set_class(tiny, "-tiny")
         if not tiny and self._lit is not None and self._lit.is_attached:
             self.call_after_refresh(self.set_focus, self._lit)
+
+    def beside(self, said: str) -> str:
+        """What stands in the border of what a run does: `said`, or how busy the machine is if no head tells."""
+        return said or ("" if self.app.size.width >= ROOMY else self.rlhf.machine_words)
 
     @property
     def has_report(self) -> bool:
@@ -161,8 +167,8 @@ class StageScreen(Screen[None]):
         self.rlhf.start_stage(self.STAGE, self.options())
 
 
-def headline(view: Overview, starting: str, now: float, width: int) -> tuple[Content, Content]:
-    """Line 1: the project on the left; on the right the state of the run in words, pace and memory."""
+def headline(view: Overview, starting: str, now: float, width: int, machine: str = "") -> tuple[Content, Content]:
+    """Line 1: the project on the left; on the right the state of the run in words, pace, and memory or the machine."""
     left = Content.assemble(tinted("rlhf_tui", "accent"), tinted("  ", ""), tinted(view.project.name, "strong"))
     run = view.live
     if run is None:
@@ -173,9 +179,11 @@ def headline(view: Overview, starting: str, now: float, width: int) -> tuple[Con
     left_over = run.state.pace.left(now)
     if not math.isnan(left_over) and run.status == "running":
         parts.append(f"ETA {words.duration(left_over)}")
-    if width >= 72 and run.state.memory:
+    if width >= ROOMY and machine:
+        parts.append(machine)
+    elif width >= 72 and run.state.memory:
         parts.append(memory_words(run))
-    if width >= 120:
+    if width >= ROOMY:
         parts.append(run.name)
         if not math.isnan(run.state.started):
             parts.append(f"started {time.strftime('%H:%M', time.localtime(run.state.started))}")
