@@ -64,11 +64,12 @@ class Session:
 
 
 @contextmanager
-def shown(project: Project) -> Iterator[Session]:
+def shown(project: Project, keyboard: int | None = None) -> Iterator[Session]:
+    """The app on a terminal; what is typed comes from that, or from another terminal."""
     master, slave = pty.openpty()
     process = subprocess.Popen(
         [sys.executable, "-c", SHOW, str(project.root)],
-        stdin=slave,
+        stdin=slave if keyboard is None else keyboard,
         stdout=slave,
         stderr=slave,
         env={**os.environ, "TERM": "xterm-256color", "COLUMNS": "80", "LINES": "24"},
@@ -100,6 +101,23 @@ def test_a_terminal_that_hangs_up_ends_the_app(project: Project) -> None:
         os.close(session.master)
         session.master = -1
         assert session.process.wait(timeout=60) is not None
+
+
+def test_the_end_of_input_ends_the_app_and_leaves_the_terminal_in_order(project: Project) -> None:
+    keys, keyboard = pty.openpty()
+    try:
+        with shown(project, keyboard) as session:
+            os.close(keyboard)
+            keyboard = -1
+            os.close(keys)
+            keys = -1
+            session.read_until(b"\x1b[?1049l")
+            session.read_until(b"\x1b[?25h")
+            assert session.process.wait(timeout=60) == 0
+    finally:
+        for fd in (keys, keyboard):
+            if fd >= 0:
+                os.close(fd)
 
 
 def test_hung_up_tells_a_terminal_from_none() -> None:
