@@ -48,7 +48,7 @@ class StageScreen(Screen[None]):
 
     def __init__(self) -> None:
         super().__init__()
-        self._lit: Widget | None = None
+        self._focus_before: Widget | None = None
 
     def compose(self) -> ComposeResult:
         """The frame, with the stage's own body in the middle."""
@@ -123,10 +123,10 @@ class StageScreen(Screen[None]):
         if tiny == self.has_class("-tiny"):
             return
         if tiny:
-            self._lit = self.focused
+            self._focus_before = self.focused
         self.set_class(tiny, "-tiny")
-        if not tiny and self._lit is not None and self._lit.is_attached:
-            self.call_after_refresh(self.set_focus, self._lit)
+        if not tiny and self._focus_before is not None and self._focus_before.is_attached:
+            self.call_after_refresh(self.set_focus, self._focus_before)
 
     def beside(self, said: str) -> str:
         """What stands in the border of what a run does: `said`, or how busy the machine is if no head tells."""
