@@ -115,7 +115,16 @@ async def labelling(press: Press) -> AsyncIterator[str]:
 
 async def windows(press: Press) -> AsyncIterator[str]:
     """The windows that keys open, the settings, and the palette."""
-    for stage, key in [("1", "question_mark"), ("2", "w"), ("2", "i"), ("3", "v"), ("3", "d"), ("3", "b")]:
+    for stage, key in [
+        ("1", "question_mark"),
+        ("2", "w"),
+        ("2", "i"),
+        ("3", "v"),
+        ("3", "d"),
+        ("3", "b"),
+        ("1", "L"),
+        ("1", "D"),
+    ]:
         await press(stage, key)
         yield f"{stage} {key}"
         await press("escape")
