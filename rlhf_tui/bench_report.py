@@ -50,10 +50,9 @@ def _speeds(result: Mapping[str, Any]) -> str:
     read = [one for one in result["speeds"] if one.get("of_bandwidth")]
     found = (result.get("sampling_weights") or {}).get("seconds")
     if found:
-        chosen = "the copy" if result["sampling_weights"]["chosen"] == "copy" else "the 4-bit weights"
+        then = "which it uses" if result["sampling_weights"]["chosen"] == "copy" else "which it does without"
         lines.append(
-            f"  Sampling an update: {found['quantised']:.1f} s with the 4-bit weights, {found['copy']:.1f} s with an "
-            f"unpacked copy; {chosen} it is."
+            f"  An update's sampling: {found['quantised']:.1f} s in 4 bits, {found['copy']:.1f} s with a copy, {then}."
         )
     lines += [f"  Decoding reads at least {one['of_bandwidth']:.0%} of what memory can give." for one in read]
     return "\n".join(lines)

@@ -305,3 +305,23 @@ def test_the_second_model_has_a_column_and_its_meaning() -> None:
     assert lines[5].split() == ["update", "score", "second", "KL", "tokens", "ended"]
     assert lines[8].split() == ["end", "35", "+1.20", "-1.20", "61.0", "128", "5%"]
     assert "that PPO does not see" in " ".join(lines[9:11])
+
+
+def test_a_run_on_a_4_bit_base_may_sample_with_a_copy_and_remembers_it(
+    rewarded: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The plan leaves room for a copy here; the clock is made up so that it wins."""
+    from rlhf_tui.training import ppo as training
+
+    project = copied(rewarded, "copied")
+    timed = {"quantised": 2.0, "copy": 1.0}
+    monkeypatch.setattr(training, "projected_seconds", lambda *arguments, weights, **named: timed[weights])
+    small = ("model.quantisation=nf4", "reward.ensemble=1")
+    assert execute(project, create_run(project, "reward", overrides=small)).status == "finished"
+    done = execute(project, create_run(project, "ppo", overrides=(*small, "ppo.updates=2")))
+    assert done.status == "finished", done
+    assert done.result["sampling_weights"] == {"chosen": "copy", "seconds": timed}
+    told = [
+        one.event.detail for one in JournalReader(run_of(project).events_path).read() if isinstance(one.event, Stage)
+    ]
+    assert sum("an unpacked copy from now on" in detail for detail in told) == 1

@@ -69,7 +69,8 @@ class RewardSettings(Section):
         le=10_000,
         description="After how many layers of the model the score is read; a number beyond its layers means its end. "
         "Taste for words shows early, taste for meaning in the middle. 0 chooses by cross-validation on your labels. "
-        "The adapters of reward and value lie right below (adapters.layers of them).",
+        "The adapters of reward and value lie right below (adapters.layers of them): the value is read at the same "
+        "place, so that it can start as a copy of the reward model.",
     )
     pooling: Literal["auto", "last", "mean"] = Field(
         "auto",

@@ -10,6 +10,7 @@ from typing import Literal, TypeVar
 from rlhf_tui.errors import UserError, is_out_of_memory
 from rlhf_tui.model.base import Base
 from rlhf_tui.model.decoder import recomputing
+from rlhf_tui.runs.events import Alert
 from rlhf_tui.training.memory import release
 
 Result = TypeVar("Result")
@@ -114,3 +115,30 @@ def _why(error: Exception) -> str:
     if not is_out_of_memory(error):
         raise error
     return f"{type(error).__name__}: {error}".splitlines()[0]
+
+
+_HARMLESS = "Nothing is lost, and nothing but the speed changes."
+
+
+def less_at_a_time(phase: str, rows: int, tokens: int, recompute: bool) -> Alert:
+    """That memory ran out in a phase of PPO, and with what it goes on."""
+    again = " Layers are run again for the backward pass." if recompute else ""
+    return Alert(
+        "note",
+        "out-of-memory",
+        f"Memory ran out in {phase}: from now on {rows} completions are sampled at a time, and a forward pass has "
+        f"{tokens} tokens at most.{again}",
+        why=_HARMLESS,
+        remedy=f"ppo.sampling_rows={rows} and ppo.micro_batch_tokens={tokens} start with that.",
+    )
+
+
+def without_a_copy() -> Alert:
+    """That memory ran out while a copy of 4-bit weights was there, which is given up."""
+    return Alert(
+        "note",
+        "out-of-memory",
+        "Memory ran out in sampling: from now on it does without an unpacked copy of the weights.",
+        why=_HARMLESS,
+        remedy="ppo.sampling_weights=quantised starts with that.",
+    )

@@ -19,10 +19,10 @@ import torch
 from rlhf_tui.model.generation import Sampling, projected_seconds
 from rlhf_tui.model.roles import Role, Roles
 from rlhf_tui.model.unpacked import Weights
-from rlhf_tui.runs.events import Alert, EventSink, Sample, Stage
+from rlhf_tui.runs.events import EventSink, Sample, Stage
 from rlhf_tui.settings import PpoSettings
 from rlhf_tui.training import guards, objectives
-from rlhf_tui.training.backoff import MicroBatching, RowsInFlight
+from rlhf_tui.training.backoff import MicroBatching, RowsInFlight, less_at_a_time, without_a_copy
 from rlhf_tui.training.batching import Tokens, micro_batches
 from rlhf_tui.training.memory import measure, release
 from rlhf_tui.training.optimisation import adam, linear, set_rate
@@ -404,29 +404,9 @@ class Ppo:
         """Sample without a copy of the weights from now on. Whether there was one."""
         had = self.weights.give_up()
         if had:
-            self._emit(
-                Alert(
-                    "note",
-                    "out-of-memory",
-                    "Memory ran out in sampling: from now on it does without an unpacked copy of the weights.",
-                    why="Nothing is lost, and nothing but the speed changes.",
-                    remedy="ppo.sampling_weights=quantised starts with that.",
-                )
-            )
+            self._emit(without_a_copy())
         return had
 
     def _tell_back_off(self, phase: str, before: tuple[int, int, bool]) -> None:
-        if self._sizes == before:
-            return
-        rows, tokens, recompute = self._sizes
-        again = " Layers are run again for the backward pass." if recompute else ""
-        self._emit(
-            Alert(
-                "note",
-                "out-of-memory",
-                f"Memory ran out in {phase}: from now on {rows} completions are sampled at a time, and a forward pass "
-                f"has {tokens} tokens at most.{again}",
-                why="Nothing is lost, and nothing but the speed changes.",
-                remedy=f"ppo.sampling_rows={rows} and ppo.micro_batch_tokens={tokens} start with that.",
-            )
-        )
+        if self._sizes != before:
+            self._emit(less_at_a_time(phase, *self._sizes))

@@ -1,7 +1,7 @@
 """A PPO step on a card under a cap, decode beside model.generate, and measured beside predicted memory. Run by hand.
 
     python tests/bench/gpu.py [--only 8B|3B] [--json OUT]        where there is no card it says so and exits 0
-    python tests/bench/gpu.py --tiny [--threads 1]               the same with a tiny model, on the CPU if need be
+    python tests/bench/gpu.py --dry-run [--threads 1]            the same with a tiny model on the CPU, in half a minute
 
 Models with the shapes of Llama 3.1 8B and Llama 3.2 3B are built from random weights, with no hub and no files: the
 matrices of the decoder are quantised to NF4 with double quantisation one by one as they are made, embeddings and norms
@@ -10,10 +10,12 @@ unquantised. Each case has a process of its own, in which torch's allocator may 
 (`torch.cuda.set_per_process_memory_fraction`; the CUDA context, about 0.5 GiB, lies outside of it).
 
 A case is: decoding (16 prompts of 128 random ids, --decode-tokens each, nothing ends an answer) by transformers'
-`model.generate` and by our sampler on the same 4-bit base, and by ours with the policy's adapter active, each a
-warm-up and then the median of 3; then two whole PPO updates (16 completions of 256 tokens, one epoch, one minibatch,
+`model.generate` and by our sampler on the same 4-bit base, by ours with an unpacked copy of the weights where that fits
+under the cap (`ppo.sampling_weights`), and by ours with the policy's adapter active, each a warm-up and then the median
+of 3; then two whole PPO updates (16 completions of 256 tokens, one epoch, one minibatch,
 micro-batches of 4 sequences, LoRA rank 16 on all linear layers for policy, value and reward) with gradient
-checkpointing (--checkpointing auto shows what happens without being told). The seconds are the second update's. The
+checkpointing (--checkpointing auto shows what happens without being told). Which weights they sample with is chosen as
+a run chooses: by timing, if a copy fits below the update's planned peak. The seconds are the second update's. The
 table has the allocator's peak in each phase of an update beside that of the plan (`fit`, less the context).
 """
 
@@ -141,7 +143,7 @@ def carried_out(case: Case, given: argparse.Namespace) -> dict[str, Any]:
     """All that is measured of a case."""
     import torch
 
-    card = torch.cuda.is_available() and not given.tiny
+    card = torch.cuda.is_available() and not given.dry_run
     device = torch.device("cuda", 0) if card else torch.device("cpu")
     dtype = torch.bfloat16 if card else torch.float32
     if card:
@@ -183,15 +185,29 @@ def decoded(base: Any, case: Case, new_tokens: int) -> dict[str, float]:
             )
         return made[:, case.prompt_tokens :].numel()
 
-    return {"model.generate": rate(theirs), "ours": rate(lambda: ours(base, prompts, new_tokens))}
+    found = {"model.generate": rate(theirs), "ours": rate(lambda: ours(base, prompts, new_tokens))}
+    if room_for_a_copy(base, case):
+        found["ours, a copy"] = rate(lambda: ours(base, prompts, new_tokens, "copy"))
+    return found
 
 
-def ours(base: Any, prompts: list[tuple[int, ...]], new_tokens: int) -> int:
-    """Sample with our own sampler; returns how many tokens."""
+def room_for_a_copy(base: Any, case: Case) -> bool:
+    """Whether an unpacked copy fits under the cap beside the model, with a tenth of the cap to spare."""
+    import torch
+
+    from rlhf_tui.model.unpacked import unpacked_bytes
+
+    held = torch.cuda.memory_allocated() if base.device.type == "cuda" else 0
+    return held + unpacked_bytes(base.model) <= 0.9 * case.cap * GIB
+
+
+def ours(base: Any, prompts: list[tuple[int, ...]], new_tokens: int, weights: Any = "quantised") -> int:
+    """Sample with our own sampler; returns how many tokens. A copy is made each time, as in a run."""
     from rlhf_tui.model.generation import Sampling, sample
 
     wanted = Sampling(new_tokens, 0.7)
-    made = sample(base.model, prompts, wanted, end_ids=base.chat.end_ids, rows=len(prompts), seed=0)
+    end_ids, rows = base.chat.end_ids, len(prompts)
+    made = sample(base.model, prompts, wanted, end_ids=end_ids, rows=rows, seed=0, weights=weights)
     return sum(len(one.ids) for one in made)
 
 
@@ -214,11 +230,13 @@ def stepped(base: Any, case: Case, given: argparse.Namespace) -> dict[str, Any]:
     import torch
 
     from rlhf_tui import settings as settings_module
+    from rlhf_tui.fit import copy_room
     from rlhf_tui.model.roles import Roles
     from rlhf_tui.runs.events import Alert
     from rlhf_tui.training.phases import PhasePeaks
     from rlhf_tui.training.ppo import Ppo, TrainPrompt
     from rlhf_tui.training.rollout import Scoring
+    from rlhf_tui.training.sampling_weights import SamplingWeights
 
     settings = settings_module.load(Path("absent"), overrides(case, given.checkpointing, base.device.type))
     roles = Roles(base, settings.adapters, seed=0)
@@ -229,7 +247,8 @@ def stepped(base: Any, case: Case, given: argparse.Namespace) -> dict[str, Any]:
     alerts: list[str] = []
     peaks = PhasePeaks(base.device, lambda event: alerts.append(event.message) if isinstance(event, Alert) else None)
     prompts = [TrainPrompt("", ids) for ids in prompts_of(case)]
-    ppo = Ppo(roles, prompts, settings.ppo, Scoring(0.0, 1.0), seed=0, emit=peaks)
+    weights = SamplingWeights(base, "auto", copy_room(planned(case, settings, base)))
+    ppo = Ppo(roles, prompts, settings.ppo, Scoring(0.0, 1.0), seed=0, emit=peaks, weights=weights)
     values = [ppo.update() for _ in range(2)]
     found = peaks.close()
     with roles.acting("policy"):
@@ -238,7 +257,8 @@ def stepped(base: Any, case: Case, given: argparse.Namespace) -> dict[str, Any]:
         "seconds": {name: values[1][f"seconds_{name}"] for name in ("sampling", "scoring", "update")},
         "first_deviation": max(one["first_deviation"] for one in values),
         "alerts": alerts,
-        "phases": beside_plan(case, settings, base, found),
+        "sampling_weights": weights.state(),
+        "phases": beside_plan(case, settings, base, found, weights.chosen),
         "adapted_decode": adapted,
         "reserved_gib": torch.cuda.max_memory_reserved() / GIB if base.device.type == "cuda" else None,
     }
@@ -265,9 +285,28 @@ def overrides(case: Case, checkpointing: str, device: str) -> list[str]:
     ]
 
 
-def beside_plan(case: Case, settings: Any, base: Any, found: dict[str, Any]) -> dict[str, dict[str, float]]:
-    """Measured and planned bytes of each phase; on a card those of the allocator."""
-    from rlhf_tui.fit import CONTEXT_BYTES, plan
+def beside_plan(
+    case: Case, settings: Any, base: Any, found: dict[str, Any], weights: str | None
+) -> dict[str, dict[str, float]]:
+    """Measured and planned bytes of each phase; on a card those of the allocator. `weights`: what was sampled with."""
+    from rlhf_tui.fit import CONTEXT_BYTES
+
+    chosen = settings.ppo.model_copy(update={"sampling_weights": weights})
+    phases = planned(case, settings.model_copy(update={"ppo": chosen}), base).phases
+    card = base.device.type == "cuda"
+    return {
+        phase: {
+            "measured": one.peak_device if card else one.peak_rss,
+            "planned": phases[phase].total - (CONTEXT_BYTES if card else 0),
+        }
+        for phase, one in found.items()
+        if phase in phases
+    }
+
+
+def planned(case: Case, settings: Any, base: Any) -> Any:
+    """The plan of PPO."""
+    from rlhf_tui.fit import plan
     from rlhf_tui.shape import ModelShape
 
     shape = ModelShape(
@@ -281,16 +320,8 @@ def beside_plan(case: Case, settings: Any, base: Any, found: dict[str, Any]) -> 
         vocabulary=case.vocabulary,
         tied=case.tied,
     )
-    card = base.device.type == "cuda"
-    planned = plan(shape, settings, quantisation="nf4", device="cuda" if card else "cpu").ppo.phases
-    return {
-        phase: {
-            "measured": one.peak_device if card else one.peak_rss,
-            "planned": planned[phase].total - (CONTEXT_BYTES if card else 0),
-        }
-        for phase, one in found.items()
-        if phase in planned
-    }
+    device: Any = base.device.type
+    return plan(shape, settings, quantisation="nf4", device=device).ppo
 
 
 # -- all cases, and the table ----------------------------------------------------------------------
@@ -300,7 +331,7 @@ def in_a_process(case: Case, given: argparse.Namespace, out: Path) -> dict[str, 
     """The case's result, or what went wrong."""
     command = [sys.executable, __file__, "--case", case.name, "--json", str(out)]
     command += ["--checkpointing", given.checkpointing, "--decode-tokens", str(given.decode_tokens)]
-    command += ["--threads", str(given.threads), *(["--tiny"] if given.tiny else [])]
+    command += ["--threads", str(given.threads), *(["--dry-run"] if given.dry_run else [])]
     done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     if done.returncode:
         return {"case": case.name, "cap_gib": case.cap, "failed": done.stdout[-3000:]}
@@ -328,16 +359,24 @@ def table(one: dict[str, Any]) -> str:
         f"  decode, 4-bit base: model.generate {theirs:.0f} tokens/s, ours {own:.0f} (× {own / theirs:.2f}), "
         f"with the policy's adapter {one['adapted_decode']:.0f}"
     )
+    copied, seconds = one["decode"].get("ours, a copy"), one["sampling_weights"]["seconds"]
+    if copied:
+        lines.append(f"  with an unpacked copy, its making included: ours {copied:.0f} (× {copied / theirs:.2f})")
+    if seconds:
+        lines.append(
+            f"  an update's sampling: {seconds['quantised']:.1f} s in 4 bits, {seconds['copy']:.1f} s with a copy: "
+            f"{one['sampling_weights']['chosen']}"
+        )
     return "\n".join([*lines, *(f"  alert: {text}" for text in one["alerts"])])
 
 
 def options() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--only", nargs="+", choices=("8B", "3B"), default=["8B", "3B"])
-    parser.add_argument("--tiny", action="store_true", help="a tiny model on the CPU: tries the script out")
+    parser.add_argument("--dry-run", action="store_true", help="a tiny model on the CPU: tries the script out")
     parser.add_argument("--checkpointing", choices=("auto", "on", "off"), default="on")
     parser.add_argument("--decode-tokens", type=int, default=128)
-    parser.add_argument("--threads", type=int, default=2, help="torch threads with --tiny")
+    parser.add_argument("--threads", type=int, default=2, help="torch threads of a dry run")
     parser.add_argument("--json", type=Path, help="where everything measured is written")
     parser.add_argument("--case", choices=tuple(CASES), help=argparse.SUPPRESS)
     return parser
@@ -350,11 +389,11 @@ def main() -> None:
         return
     import torch
 
-    if not given.tiny and not torch.cuda.is_available():
+    if not given.dry_run and not torch.cuda.is_available():
         print("There is no CUDA card that this PyTorch can use: nothing to measure here.")
         return
     with tempfile.TemporaryDirectory() as folder:
-        names = ["tiny"] if given.tiny else given.only
+        names = ["tiny"] if given.dry_run else given.only
         results = [in_a_process(CASES[name], given, Path(folder) / f"{name}.json") for name in names]
     print("\n\n".join(map(table, results)))
     if given.json:

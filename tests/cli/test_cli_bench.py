@@ -45,6 +45,7 @@ FOUND = {
     "device": "cpu",
     "device_name": "the CPU",
     "threads": 2,
+    "sampling_weights": {"chosen": "copy", "seconds": {"quantised": 40.2, "copy": 18.61}},
     "sizes": SIZES,
     "machine": {"matmul": 120e9, "bandwidth": 14.2e9},
     "speeds": [
@@ -115,6 +116,10 @@ def test_the_table_fits_a_terminal_and_says_what_was_found() -> None:
     assert rows["sampling"] == ["sampling", "20.0", "20%", "1.10", "1.21", "+10%"]
     assert rows["update"] == ["update", "65.0", "65%", "2.00", "1.90", "-5%"]
     assert "30% of what memory can give" in text
+    assert "An update's sampling: 40.2 s in 4 bits, 18.6 s with a copy, which it uses." in text
+    assert "An update's sampling" not in bench_text(
+        FOUND | {"sampling_weights": {"chosen": "quantised", "seconds": {}}}
+    )
     fast = FOUND | {"machine": {"matmul": 8e14, "bandwidth": 3.3e12}, "device": "cuda", "device_name": "Some Card"}
     assert "800.0 TFLOP/s in matrix products, 3300.0 GB/s" in bench_text(fast)
     assert "threads" not in bench_text(fast)
@@ -148,6 +153,29 @@ def test_the_whole_bench_on_the_tiny_model(
     assert all(one["tokens"] > 0 and one["of_matmul"] > 0 and one["of_own_matmul"] > 0 for one in found["speeds"])
     assert [one["phase"] for one in found["phases"]] == ["sampling", "scoring", "update"]
     assert sum(one["share"] for one in found["phases"]) == pytest.approx(1)
+    assert found["sampling_weights"] == {"chosen": "quantised", "seconds": {}}  # nothing to unpack
     assert all(one["peak"] > 0 and one["planned"] > 0 for one in found["phases"])
     assert "One update: 4 completions of 16 + 6 tokens" in bench_text(found)
     assert not any(project.adapters.iterdir())
+
+
+def test_the_bench_times_a_copy_of_4_bit_weights_and_plans_what_it_took(
+    tmp_path: Path, tiny_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from rlhf_tui.runs.folder import create_run
+    from rlhf_tui.runs.worker import execute
+    from rlhf_tui.training import machine, ppo
+
+    monkeypatch.setattr(machine, "_SIDE", 64)
+    monkeypatch.setattr(machine, "_STREAMED", 2**16)
+    timed = {"quantised": 2.0, "copy": 1.0}
+    monkeypatch.setattr(ppo, "projected_seconds", lambda *arguments, weights, **named: timed[weights])
+    settings = ("adapters.rank=4", "ppo.rollout_size=4", "ppo.max_new_tokens=8", "model.max_prompt_tokens=16")
+    more = ("model.quantisation=nf4", "ppo.sampling_rows=2", "run.threads=1", f"model.name={tiny_folder}")
+    project = create_project(tmp_path / "project", overrides=(*settings, *more))
+    done = execute(project, create_run(project, "bench"))
+    assert done.status == "finished", done
+    found = json.loads(json.dumps(done.result))
+    assert found["sampling_weights"] == {"chosen": "copy", "seconds": timed}
+    copies = {one["phase"]: one["planned_parts"]["copy"] for one in found["phases"]}
+    assert copies == {"sampling": 4 * 4 * (2 * 32 * 32 + 2 * 32 * 16 + 3 * 32 * 64), "scoring": 0, "update": 0}
