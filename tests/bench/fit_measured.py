@@ -8,7 +8,7 @@ the plan takes them so. PPO does one whole update, phase after phase; `generate`
 step; what is printed is the resident set's peak in each phase (VmHWM, set back between phases; on a card the
 allocator's peak), the plan's, and the difference in percent of the measured one.
 
-Measured so on two cores of an AMD EPYC without a GPU (torch 2.13.0 on one thread, 23 GiB): GiB planned, GiB measured, and
+Measured so on two cores of an AMD EPYC without a GPU (torch 2.13.0 on one thread): GiB planned, GiB measured, and
 their ratio. 'many words' is planned with logits for a pass that is all completion, which its long prompts are not.
 
     case                                 sampling           scoring            update
