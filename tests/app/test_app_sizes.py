@@ -84,6 +84,16 @@ async def test_the_smallest_terminal_with_panels_has_panels(finished: Project, t
         assert "╭" in text_of(app)
 
 
+async def test_the_table_of_the_comparison_fits_the_smallest_terminal(finished: Project, text_of: TextOf) -> None:
+    app = RlhfApp(finished)
+    async with app.run_test(size=(60, 16)) as pilot:
+        await pilot.press("5")
+        await settle(pilot)
+        text = text_of(app)
+        assert re.search(r"score +0\.410 +1\.38 +\+0\.970 +\+0\.710 to \+1\.22 +│", text)
+        assert re.search(r"KL +0 +5\.80 +5\.10 to 6\.40 +│", text)
+
+
 async def test_labelling_goes_on_in_a_small_terminal(prompted: Project, text_of: TextOf) -> None:
     app = RlhfApp(prompted)
     async with app.run_test(size=(50, 12)) as pilot:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
 from textual.app import ComposeResult
@@ -19,6 +19,10 @@ from rlhf_tui.app.widgets.candidate import Candidate
 from rlhf_tui.app.widgets.panel import Panel, lines, tinted
 from rlhf_tui.preferences.display import clean
 from rlhf_tui.runs.events import Sample
+
+#: From this width on the rows of the table have their whole names.
+ROOMY = 72
+_BRIEFLY = {"length (tokens)": "tokens", "ended by itself": "ended", "KL to the base (nats)": "KL"}
 
 
 class CompareScreen(StageScreen):
@@ -51,7 +55,11 @@ class CompareScreen(StageScreen):
         elif run.alive or not result:
             table.show(progress_body(run), title="Measuring", note="")
         else:
-            table.show(before_after(result), title=table_title(result), note=f"{run.name} {STATES[run.status][1]}")
+            table.show(
+                lambda width, _: before_after(result, width),
+                title=table_title(result),
+                note=f"{run.name} {STATES[run.status][1]}",
+            )
         self.query_one("#verdict", Panel).show(lines(verdict(result), two_truths(view)))
         self._show_samples(run)
 
@@ -94,11 +102,14 @@ def table_title(result: Mapping[str, Any]) -> str:
     return f"Before and after, {count} held-out prompts" if count else "Before and after"
 
 
-def before_after(result: Mapping[str, Any]) -> Content:
-    """The table: score and length with the interval of their change, share that ended, KL with its interval."""
+def before_after(result: Mapping[str, Any], width: int) -> Content:
+    """The table: score and length with the interval of their change, share that ended, KL with its interval.
+
+    Where the room is narrow, rows have short names.
+    """
     before, after = _part(result, "before"), _part(result, "after")
     ended = _number(after, "eos_rate") - _number(before, "eos_rate")
-    grid = (
+    grid: tuple[tuple[str, ...], ...] = (
         ("", "before", "after", "change", "95 % interval"),
         ("score", *_both("score", before, after), words.signed(_number(result, "difference")), _interval(result)),
         (
@@ -116,7 +127,10 @@ def before_after(result: Mapping[str, Any]) -> Content:
         ),
         ("KL to the base (nats)", "0", words.number(_number(result, "kl")), "", _interval(result, "kl_", words.number)),
     )
-    return lines(*(_table_line(row, header=index == 0) for index, row in enumerate(grid)))
+    if width < ROOMY:
+        grid = tuple((_BRIEFLY.get(name, name), *rest) for name, *rest in grid)
+    first = max(len(name) for name, *_ in grid)
+    return lines(*(_table_line(row, first, header=index == 0) for index, row in enumerate(grid)))
 
 
 def verdict(result: Mapping[str, Any]) -> Content:
@@ -154,9 +168,9 @@ def side_text(samples: list[Sample]) -> tuple[str, str]:
     return "\n\n— another sample —\n\n".join(texts), facts
 
 
-def _table_line(row: tuple[str, ...], *, header: bool) -> Content:
+def _table_line(row: Sequence[str], first: int, *, header: bool) -> Content:
     label, before, after, change, interval = row
-    text = f"{label:<21} {before:>8} {after:>8} {change:>9}   {interval}"
+    text = f"{label:<{first}} {before:>8} {after:>8} {change:>9}   {interval}"
     return tinted(text, "quiet" if header else "")
 
 

@@ -97,7 +97,7 @@ class StageScreen(Screen[None]):
 
     def renew(self) -> None:
         """Show the overview as it is now."""
-        if not self.is_mounted:
+        if not self.is_mounted or not self.query("#head"):  # not made yet, or the app is closing
             return
         view = self.overview
         left, right = headline(view, self.rlhf.starting, time.time(), self.app.size.width, self.rlhf.machine_words)
