@@ -55,6 +55,36 @@ Checks, which end the bench when they fail: all LoRA layers of policy and value 
 equally many LoRA weights; both sides took one optimiser step for each epoch and role; in *fixed* every completion has
 full length; and ours gives, for the completions that TRL sampled in its first step, the log-probabilities, values and
 scores that TRL had (so it is the same model, temperature, positions and head).
+
+Where the seconds go
+--------------------
+Phases as measured in November 2026 on two cores of an AMD EPYC (the table in the README): a step of *fixed* takes
+ours 80.8 s and TRL 95.1 s (1.18 times as long), one of *realistic* (limit 64) 61.8 s and 104.3 s (1.69 times). 1.4
+and 3 were asked for. GFLOP are counted by training/arithmetic.py, for 26 tokens an answer in *realistic*; 'at best'
+is at 178 GFLOP/s, torch's best product on those cores as update_speed.py found it in a run of its own, so it is a
+bound for any fp32 code in torch only as far as the machine was as fast then.
+
+    fixed                 GFLOP   at best      ours        TRL
+    sampling                508     2.9 s     6.4 s     11.9 s    79 GFLOP/s, in products of 16 rows; TRL 43
+    scoring                1893    10.6 s    13.4 s     10.3 s    141 GFLOP/s
+    update                 7855    44.1 s    61.7 s     71.9 s    127 GFLOP/s; TRL 109
+    realistic
+    scoring                1272     7.1 s    10.5 s     11.8 s
+    update                 5271    29.6 s    45.5 s     78.7 s
+
+Three quarters of a step of *fixed* are the update, in which both sides have the same products to make: of each frozen
+weight with the states, and with the gradient of the states. There ours reaches 71 % of the best product and TRL 61 %.
+TRL scores less (1386 GFLOP): it reads its old log-probabilities off the logits of sampling, and its reward model has
+no adapter; ours takes a pass of the policy (507 GFLOP, 2.9 s at best) in the update's own shape, so that the first ratio
+is exactly 1. In *realistic* ours works on about as many tokens as there are, TRL on padded rows: its update takes no
+less than in *fixed*.
+
+What 1.4 and 3 would need. 1.4 on *fixed* is a step of 67.9 s: with sampling as it is, scoring and update in 61.5 s,
+which is 158 GFLOP/s or 89 % of the best product for everything together, norms, attention, adapters and optimiser
+included. Without any loss a step would take 61.2 s, 1.55 times less than TRL's. 3 on *realistic* is a step of 34.8 s,
+and its scoring and update alone take 36.8 s at the best rate: it cannot be had with this work on these cores in fp32.
+Less work would do it (`adapters.layers` of 10: the layers below run once and learn nothing), but then it is not the
+same on both sides; that, and a card, have not been measured.
 """
 
 from __future__ import annotations
