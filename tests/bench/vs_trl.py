@@ -74,10 +74,10 @@ bound for any fp32 code in torch only as far as the machine was as fast then.
 
 Three quarters of a step of *fixed* are the update, in which both sides have the same products to make: of each frozen
 weight with the states, and with the gradient of the states. There ours reaches 71 % of the best product and TRL 61 %.
-TRL scores less (1386 GFLOP): it reads its old log-probabilities off the logits of sampling, and its reward model has
-no adapter; ours takes a pass of the policy (507 GFLOP, 2.9 s at best) in the update's own shape, so that the first ratio
-is exactly 1. In *realistic* ours works on about as many tokens as there are, TRL on padded rows: its update takes no
-less than in *fixed*.
+TRL scores less (about 1386 GFLOP): it reads its old log-probabilities off the logits of sampling, and its reward model
+has no adapter; ours takes a pass of the policy (507 GFLOP, 2.9 s at best) in the update's own shape, so that the first
+ratio is exactly 1. In *realistic* ours works on about as many tokens as there are, TRL on padded rows: its update takes
+no less than in *fixed*.
 
 What 1.4 and 3 would need. 1.4 on *fixed* is a step of 67.9 s: with sampling as it is, scoring and update in 61.5 s,
 which is 158 GFLOP/s or 89 % of the best product for everything together, norms, attention, adapters and optimiser
