@@ -123,6 +123,23 @@ async def test_enter_opens_the_lit_one(known: tuple[Project, RunFolder], size: t
     assert app.return_value == Choice(open_project(Path("empty")))
 
 
+async def test_a_look_that_began_before_a_project_was_dropped_does_not_bring_it_back(
+    known: tuple[Project, RunFolder], text_of: TextOf
+) -> None:
+    app = HomeApp(Path.cwd())
+    async with app.run_test(size=(160, 48)) as pilot:
+        await looked(pilot)
+        screen = home(app)
+        stale = screen.Seen(screen._listed, screen._glances, screen._drops)
+        await pilot.press("x", "y")
+        await looked(pilot)
+        left = [one.known.path for one in screen._glances]
+        assert len(left) == len(stale.glances) - 1
+        screen.post_message(stale)
+        await pilot.pause()
+        assert [one.known.path for one in screen._glances] == left
+
+
 @pytest.mark.parametrize("size", SIZES)
 async def test_one_whose_folder_is_gone_is_dropped_and_not_opened(
     known: tuple[Project, RunFolder], size: tuple[int, int], text_of: TextOf

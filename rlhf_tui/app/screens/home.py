@@ -47,9 +47,10 @@ class HomeScreen(Screen[None]):
     class Seen(Message):
         """The projects have been looked at."""
 
-        def __init__(self, listed: projects.Projects, glances: Sequence[Glance]) -> None:
+        def __init__(self, listed: projects.Projects, glances: Sequence[Glance], drops: int) -> None:
+            """`drops`: how many projects had been taken off the list when the look began."""
             super().__init__()
-            self.listed, self.glances = listed, glances
+            self.listed, self.glances, self.drops = listed, glances, drops
 
     class Examined(Message):
         """The machine has been looked at."""
@@ -71,6 +72,7 @@ class HomeScreen(Screen[None]):
         self._glances: Sequence[Glance] = [Glance(one, True) for one in self._listed.known]
         self._shelf = Shelf()
         self._looking = False
+        self._drops = 0
         self._checks: Sequence[Check] | None = None
         self._busy = ""
 
@@ -251,6 +253,8 @@ class HomeScreen(Screen[None]):
     @on(Seen)
     def _seen(self, event: Seen) -> None:
         self._looking = False
+        if event.drops != self._drops:  # it would bring back what has been dropped meanwhile
+            return self._look_again()
         self._listed, self._glances = event.listed, event.glances
         self.renew()
 
@@ -304,7 +308,8 @@ class HomeScreen(Screen[None]):
     def _drop_if(self, yes: bool | None, lit: Glance) -> None:
         if yes:
             projects.drop(lit.known.path)
-            self._glances = [glance for glance in self._glances if glance is not lit]
+            self._drops += 1
+            self._glances = [glance for glance in self._glances if glance.known.path != lit.known.path]
             self._listed = projects.read()
             self.renew()
 
@@ -314,12 +319,12 @@ class HomeScreen(Screen[None]):
     def _look_again(self) -> None:
         if not self._looking:
             self._looking = True
-            self._look()
+            self._look(self._drops)
 
     @work(thread=True, group="look")
-    def _look(self) -> None:
+    def _look(self, drops: int) -> None:
         listed = projects.read()
-        self.post_message(self.Seen(listed, self._shelf.look(listed.known)))
+        self.post_message(self.Seen(listed, self._shelf.look(listed.known), drops))
 
     @work(thread=True, exclusive=True, group="examine")
     def _examine(self) -> None:
