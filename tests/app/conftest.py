@@ -91,13 +91,14 @@ STARTER = {
 
 
 @pytest.fixture(autouse=True)
-def _models_of_this_test(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def _models_of_this_test(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     """The starter looks as if it were here; the hub's cache is empty."""
+    own = tmp_path_factory.mktemp("models")  # not in a folder that a test looks at
     for name in ("HF_HOME", "HUGGINGFACE_HUB_CACHE"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub-cache"))
-    monkeypatch.setenv("RLHF_TUI_CACHE", str(tmp_path / "own-cache"))
-    folder = tmp_path / "own-cache" / "starter-smollm2-135m-instruct"
+    monkeypatch.setenv("HF_HUB_CACHE", str(own / "hub-cache"))
+    monkeypatch.setenv("RLHF_TUI_CACHE", str(own / "own-cache"))
+    folder = own / "own-cache" / "starter-smollm2-135m-instruct"
     folder.mkdir(parents=True)
     (folder / "config.json").write_text(json.dumps(STARTER))
 
