@@ -140,6 +140,8 @@ def answers_text(exchange: Exchange) -> str:
             continue
         score = sample.values.get("score", math.nan)
         tail = "" if math.isnan(score) else f"  [score {score:+.2f}]"
+        if forgotten := int(sample.values.get("forgotten", 0)):
+            tail += f"  [the first {forgotten} of your questions no longer fit: model.max_prompt_tokens]"
         cut = "" if sample.values.get("ended", 1.0) else " …"
         body = clean(sample.completion).replace("\n", "\n        ")
         told.append(f"{_NAMES[side]} > {body}{cut}{tail}")

@@ -47,9 +47,7 @@ def open_app(directory: Annotated[Path, typer.Argument(metavar="[DIR]")] = HERE)
 
     project = open_project(directory) if seems_project(directory) or not verbs.is_terminal() else None
     verbs.require_terminal("The app")
-    from rlhf_tui.app.session import run_session
-
-    run_session(project, Path.cwd() if project else directory)
+    verbs.open_app(project, Path.cwd() if project else directory)
 
 
 @app.command()
@@ -169,9 +167,7 @@ def label(
         left = label_plain(opened, rater, rules=rules, source=sys.stdin, out=out)
         verbs.say(left.as_dict(), left.text(), as_json)
         return
-    from rlhf_tui.app.session import run_session
-
-    run_session(opened, Path.cwd(), start="label", rater=rater, rules=rules)
+    verbs.open_app(opened, Path.cwd(), start="label", rater=rater, rules=rules)
 
 
 @app.command()

@@ -5,6 +5,7 @@ Everything is checked before a run folder is made, so that a verb that cannot wo
 
 from __future__ import annotations
 
+import gc
 import json
 import shlex
 import sys
@@ -36,6 +37,16 @@ def require_terminal(who: str) -> None:
     """Raises UsageError when there is no terminal."""
     if not is_terminal():
         raise UsageError(f"{who} needs a terminal.", todo="'rlhf-tui --help' lists the verbs that do without.")
+
+
+def open_app(project: Project | None, base: Path, **how: Any) -> None:
+    """Show the app until the user leaves it; see `app.session.run_session`."""
+    # Of all that is made before the first screen, nothing is garbage: looking for it takes a tenth of the time to that
+    # screen. `Frame.begin` turns it on again.
+    gc.disable()
+    from rlhf_tui.app.session import run_session
+
+    run_session(project, base, **how)
 
 
 # -- starting runs --------------------------------------------------------------------------------
@@ -80,9 +91,7 @@ def run_demo(directory: Path, headless: bool, overrides: Sequence[str], as_json:
     if headless or as_json or not is_terminal():
         follow_and_report(project, run, as_json)
         return
-    from rlhf_tui.app.session import run_session
-
-    run_session(project, Path.cwd(), follow=None if finished else run)
+    open_app(project, Path.cwd(), follow=None if finished else run)
     typer.echo(
         f"The project is in {project.root}. 'rlhf-tui {shlex.quote(str(directory))}' opens it again; "
         "runs go on by themselves."

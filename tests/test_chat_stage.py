@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from rlhf_tui.app.talking import answer_facts
 from rlhf_tui.model.base import load_base
 from rlhf_tui.model.generation import Sampling, sample
 from rlhf_tui.model.roles import Role, Roles
@@ -146,6 +147,9 @@ def test_the_oldest_is_forgotten_where_not_all_fits_and_what_never_fits_is_not_a
     said = answers(run)
     assert len(said) == 5
     assert said[4, "base"].values == {"too_long": 1.0}
+    assert "forgotten" not in said[1, "base"].values
+    assert said[3, "base"].values["forgotten"] >= 1  # and whoever reads it is told
+    assert "without the first" in answer_facts(said[3, "base"])
     assert said[5, "base"].completion
 
 

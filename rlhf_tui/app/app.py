@@ -10,43 +10,24 @@ import shlex
 import sqlite3
 import sys
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
-from pathlib import Path
 from typing import Any, ClassVar
 
-from rich.text import Text
 from textual import on, work
-from textual.actions import ActionParseResult
-from textual.app import App, ScreenStackError, SystemCommand
-from textual.binding import BindingType
+from textual.app import ScreenStackError
 from textual.content import Content
-from textual.dom import DOMNode
-from textual.filter import LineFilter
 from textual.message import Message
 from textual.screen import Screen
 
-from rlhf_tui.app import announcing, copying, keys, terminal
-from rlhf_tui.app.glyphs import PlainFilter, ascii_wanted
-from rlhf_tui.app.harmless import HarmlessFilter
+from rlhf_tui.app import announcing, keys, opening, terminal
+from rlhf_tui.app.frame import Frame
 from rlhf_tui.app.keyfile import key_file, load_keymap
-from rlhf_tui.app.look import CALM, HEIGHTS, WIDTHS, colourless, dress
 from rlhf_tui.app.newswatch import NewsWatch
 from rlhf_tui.app.overview import KIND_OF_STAGE, Overview, Watched, how_it_ended
-from rlhf_tui.app.screens.compare import CompareScreen
-from rlhf_tui.app.screens.dialogs import ConfirmDialog, TextDialog, error_dialog, help_dialog
-from rlhf_tui.app.screens.export import ExportScreen
-from rlhf_tui.app.screens.label import LabelScreen
-from rlhf_tui.app.screens.label_opening import labelling_screen, rejudging_screen
-from rlhf_tui.app.screens.log import LogScreen
-from rlhf_tui.app.screens.model import ModelScreen
-from rlhf_tui.app.screens.pairs import PairsScreen
-from rlhf_tui.app.screens.ppo import PpoScreen
-from rlhf_tui.app.screens.reward import RewardScreen
-from rlhf_tui.app.screens.settings import SettingsScreen
+from rlhf_tui.app.screens.dialogs import ConfirmDialog, TextDialog, help_dialog
 from rlhf_tui.app.screens.stage import StageScreen
-from rlhf_tui.app.settings_form import SECTION_OF_STAGE, SettingsForm
-from rlhf_tui.app.themefile import Taste, keep, taste, theme_file
+from rlhf_tui.app.themefile import Taste, taste, theme_file
 from rlhf_tui.app.usage import MachineWatch
 from rlhf_tui.app.widgets.chart import Chart
 from rlhf_tui.app.widgets.status import StageBar
@@ -62,22 +43,10 @@ from rlhf_tui.runs.preflight import require_ready
 _PATIENCE = 60.0  # seconds for a chat that was stopped to let go of the model; then a run is queued or refused
 
 
-class RlhfApp(App[None]):
+class RlhfApp(Frame[None]):
     """The stages of one project on screen."""
 
-    CSS_PATH = "app.tcss"
-    TITLE = "rlhf_tui"
-    BINDINGS: ClassVar[list[BindingType]] = keys.bindings("app")
-    MODES: ClassVar[dict[str, str | Callable[[], Screen[Any]]]] = {
-        "model": ModelScreen,
-        "pairs": PairsScreen,
-        "reward": RewardScreen,
-        "ppo": PpoScreen,
-        "compare": CompareScreen,
-        "export": ExportScreen,
-    }
-    HORIZONTAL_BREAKPOINTS = WIDTHS
-    VERTICAL_BREAKPOINTS = HEIGHTS
+    MODES: ClassVar[dict[str, str | Callable[[], Screen[Any]]]] = dict(opening.STAGES)
 
     class RunStarted(Message):
         """The worker of a run has launched."""
@@ -107,21 +76,14 @@ class RlhfApp(App[None]):
         machine: MachineWatch | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        super().__init__(driver_class=terminal.Driver, ansi_color=colourless() or None)
-        self._taste = taste or Taste()
-        dress(self, self._taste.theme)
+        super().__init__(project.root, keymap, taste)
         self._machine = machine
-        self.keymap: keys.Keymap = keymap or {}
         self._rater = rater
         self._rules = rules
-        self.animation_level = "none"
         self.overview = Overview(project, follow=follow)
         self.starting = ""
-        self.crash: Path | None = None
-        self.bugs = terminal.Bugs(project.root)
         self.announced = False
         self._news = NewsWatch(project, time.time())
-        self._plain = [PlainFilter()] if ascii_wanted() else []
         self._following = False
         self._followed = ""
         self._start_at = start
@@ -134,21 +96,17 @@ class RlhfApp(App[None]):
 
     def on_mount(self) -> None:
         """Open the right stage, then look at the project twice a second."""
-        self.set_keymap(dict(self.keymap))
+        self.begin()
         self.overview.poll(budget=0.3)
         self._following = self.overview.demo is not None and self.overview.demo.alive
         self._followed = (self._following and self.overview.followed_stage()) or self.overview.first_stage()
         self._open()
         if not self.overview.project.writable:
             self.notify("This folder is read-only: look around, but nothing can be judged or started.", timeout=10)
-        for told in (self._taste.notice, self._greeting):
-            if told:
-                self.notify(told, markup=False, timeout=15)
+        if self._greeting:
+            self.notify(self._greeting, markup=False, timeout=15)
         self.set_interval(0.5, self.look)
         self.set_interval(1.0, self._look_at_machine)
-        if not self.is_headless:
-            terminal.leave_on_signals(self.exit)
-            self.set_interval(1.0, self._leave_when_hung_up)
 
     def _open(self) -> None:
         """Show the screen that was asked for, or else the one that the project is at."""
@@ -164,13 +122,15 @@ class RlhfApp(App[None]):
         if top is None:
             return
         try:
-            labelling = any(isinstance(screen, LabelScreen) for screen in self.screen_stack)  # under a window, too
+            labelling = any(
+                getattr(screen, "writes_labels", False) for screen in self.screen_stack
+            )  # under a window, too
             changed = self.overview.poll_runs() if labelling else self.overview.poll()
             self._announce()
         except (UserError, OSError) as error:
             return self._tell_once(error)
         except Exception as error:
-            return self._meet_bug(error)
+            return self.meet_bug(error)
         if self._following:
             self._move_on()
         if self._worth_showing(changed):
@@ -236,28 +196,16 @@ class RlhfApp(App[None]):
 
     def action_help(self) -> None:
         """The keys of the screen on top, and what the lit chart means."""
-        name = self._screen_name(self.screen)
+        name = self.screen_name(self.screen)
         lit = self.screen.focused
         about = lit.metric if isinstance(lit, Chart) else ""
         self.push_screen(help_dialog(name, keys.TITLES.get(name, "Label"), self.keymap, lit=about))
 
-    def action_copy_command(self) -> None:
-        """Copy the command line of this screen, and show it."""
-        copying.copy(self, self.command_line())
-
-    def action_copy_text(self) -> None:
-        """Copy all that the window on top has to read."""
-        copying.copy(self, copying.text_in(self.screen))
-
     def action_show_log(self) -> None:
         """The logs of the runs, that of the newest one of this stage first."""
-        if not isinstance(self.screen, LogScreen):
+        if self.screen_name(self.screen) != "log":
             run = self.overview.run(self.current_mode)
-            self.push_screen(LogScreen(self.overview.project, run.name if run else ""))
-
-    def action_leave(self) -> None:
-        """Leave; a run goes on."""
-        self.exit()
+            self.push_screen(opening.log_screen(self.overview.project, run.name if run else ""))
 
     def action_home(self) -> None:
         """Leave the project for the list of all projects; a run goes on."""
@@ -266,8 +214,7 @@ class RlhfApp(App[None]):
 
     def action_edit_setting(self) -> None:
         """All settings of the project, from those of the stage on screen on."""
-        section = SECTION_OF_STAGE.get(self.current_mode, self.current_mode)
-        self.push_screen(SettingsScreen(SettingsForm(self.overview.project), section))
+        self.push_screen(opening.settings_screen(self.overview.project, self.current_mode))
 
     def action_toggle_pause(self) -> None:
         """Pause the run, or let it go on."""
@@ -327,6 +274,8 @@ class RlhfApp(App[None]):
 
     def open_label(self) -> None:
         """Open the labelling screen."""
+        from rlhf_tui.app.screens.label_opening import labelling_screen
+
         self._following = False
         self._open_screen(
             lambda: labelling_screen(
@@ -336,6 +285,8 @@ class RlhfApp(App[None]):
 
     def judge_again(self, judgement_id: int) -> None:
         """Open the labelling screen on one earlier judgement."""
+        from rlhf_tui.app.screens.label_opening import rejudging_screen
+
         project = self.overview.project
         self._open_screen(lambda: rejudging_screen(project, judgement_id, clock=self._clock, keymap=self.keymap))
 
@@ -347,45 +298,11 @@ class RlhfApp(App[None]):
         else:
             self.push_screen(screen)
 
-    def show_error(self, error: UserError) -> None:
-        """What happened, why and what to do, in a window."""
-        self.push_screen(error_dialog(error))
-
     def show_text(self, title: str, paragraphs: Sequence[str]) -> None:
         """A text in a window."""
         self.push_screen(TextDialog(title, Content("\n\n".join(clean(part) for part in paragraphs))))
 
-    def command_line(self) -> str:
-        """The command that does what is on screen."""
-        screen = self.screen
-        if isinstance(screen, SettingsScreen):
-            return screen.command_line()
-        verb = screen.command() if isinstance(screen, StageScreen | LabelScreen) else ""
-        run = self.overview.run(self.current_mode)
-        if run is not None and run.alive and isinstance(screen, StageScreen):
-            verb = f"runs watch {run.name}"
-        return f"rlhf-tui {verb} --project {shlex.quote(str(self.overview.project.root))}"
-
-    def get_line_filters(self) -> Sequence[LineFilter]:
-        """Textual's own filters, and the one for plain ASCII when it is asked for."""
-        return [*super().get_line_filters(), HarmlessFilter(), *self._plain]
-
-    def get_system_commands(self, screen: Screen[Any]) -> Iterable[SystemCommand]:
-        """The command palette: every action of the screen."""
-        for action in keys.actions(self._screen_name(screen), self.keymap):
-            yield SystemCommand(f"{action.label} ({action.shown})", action.help, self._runner(action.call, screen))
-
-    def get_theme_variable_defaults(self) -> dict[str, str]:
-        """Our own colours, as long as no theme is on."""
-        return CALM.variables
-
     # What happens
-
-    def watch_theme(self, name: str) -> None:
-        """Keep a theme that the user has chosen."""
-        trouble = keep(self._taste.file, name) if self.is_running and self._taste.file else ""
-        if trouble:
-            self.notify(trouble, markup=False, timeout=6)
 
     @on(StageBar.Chosen)
     def _stage_chosen(self, event: StageBar.Chosen) -> None:
@@ -462,52 +379,6 @@ class RlhfApp(App[None]):
             else:
                 self.notify(told, timeout=10)
 
-    def _screen_name(self, screen: Screen[Any]) -> str:
-        """The name in `keys.SCOPES` of the keys that work on a screen: what the screen says, or its stage."""
-        return str(getattr(screen, "keys_named", self.current_mode))
-
-    def _run_on_screen(self) -> Watched | None:
-        return self.overview.run(self.current_mode) or self.overview.live
-
-    def _runner(self, call: str, screen: Screen[Any]) -> Callable[[], None]:
-        def run() -> None:
-            self.call_later(self.run_action, call, screen)
-
-        return run
-
-    def _leave_when_hung_up(self) -> None:
-        if terminal.hung_up():
-            self.exit()
-
-    async def run_action(
-        self,
-        action: str | ActionParseResult,
-        default_namespace: DOMNode | None = None,
-        namespaces: Mapping[str, DOMNode] | None = None,
-    ) -> bool:
-        """Carry out what a key asks for. A bug in it is kept in a file and told, and the app lives on."""
-        try:
-            return await super().run_action(action, default_namespace, namespaces)
-        except Exception as error:
-            self._meet_bug(error)
-            return True
-
-    def _meet_bug(self, error: Exception) -> None:
-        """Tell of a bug once, however often it comes back."""
-        told = self.bugs.meet(error)
-        if told is not None:
-            self.show_error(told)
-
-    def _fatal_error(self) -> None:
-        """Keep the traceback in a file only the user can read; print no values of variables."""
-        error = sys.exc_info()[1] or self._exception
-        self.crash = terminal.keep_crash(self.overview.project.root, error) if error else None
-        kept = f"Its traceback is in {self.crash}" if self.crash else "Its traceback could not be written."
-        self._exit_renderables.append(
-            Text(f"rlhf-tui met a bug: {type(error).__name__}: {error}\n{kept}\nA run goes on without the app.")
-        )
-        self._close_messages_no_wait()
-
 
 def run_app(
     project: Project,
@@ -525,7 +396,7 @@ def run_app(
     instead of the project's own; `greeting` is said once. Raises UserError without a terminal, or for a broken
     file of keys.
     """
-    require_terminal()
+    terminal.require_terminal()
     machine = MachineWatch()
     app = RlhfApp(
         project,
@@ -546,13 +417,3 @@ def run_app(
     if live is not None and not app.going_home:
         print(f"{live.name} goes on. Come back with: rlhf-tui {shlex.quote(str(project.root))}")
     return app.going_home
-
-
-def require_terminal() -> None:
-    """Raise UserError when there is no terminal to draw on."""
-    if not (sys.stdin.isatty() and sys.__stderr__ is not None and sys.__stderr__.isatty()):
-        raise UserError(
-            "The app needs a terminal.",
-            why="Its input or output is not one.",
-            todo="Run it in a terminal, or use the other verbs: 'rlhf-tui --help'.",
-        )

@@ -282,7 +282,9 @@ REGISTRY: dict[str, tuple[Action, ...]] = {
         Action("chat.page-down", "pagedown", "PgDn", "Page down", "Both a page down.", "page(1)"),
         Action("chat.back", "escape", "esc", "Back", "Back; the chat goes on for a while.", "back", rank=1),
         Action("chat.help", "f1", "F1", "Help", "All keys of this screen.", "app.help", rank=2),
-        Action("chat.copy", "ctrl+y", "^y", "Copy CLI", "Show and copy this as a command line.", "copy", rank=5),
+        Action(
+            "chat.copy", "ctrl+y", "^y", "Copy CLI", "Show and copy this as a command line.", "app.copy_command", rank=5
+        ),
     ),
     "log": (
         Action("log.older", "tab", "tab", "Older run", "The log of the run before this one.", "turn(1)", rank=2),
@@ -413,12 +415,6 @@ def _refuse_clashes(screen: str, mapped: Keymap) -> None:
                     todo="Give one of them another key.",
                 )
             taken[key] = action.id
-
-
-def instead(action_id: str, call: str) -> BindingType:
-    """The binding of a screen that does one of the app's actions in its own way, under the same keys."""
-    action = next(action for group in REGISTRY.values() for action in group if action.id == action_id)
-    return Binding(action.keys, call, action.label, show=False, id=action.id, tooltip=action.help)
 
 
 def bindings(*groups: str) -> list[BindingType]:

@@ -11,7 +11,7 @@ import msgspec
 from textual.content import Content
 
 from rlhf_tui.app import words
-from rlhf_tui.app.widgets.panel import lines, tinted
+from rlhf_tui.app.widgets.panel import lines, list_line, tinted
 from rlhf_tui.preferences.display import clean
 from rlhf_tui.runs.ending import Ending
 from rlhf_tui.runs.events import Alert, Checkpoint, Done, Event, Launch, Stage, decode
@@ -105,13 +105,12 @@ def run_row(run: Listed, state: tuple[str, str, str], now: float, width: int, *,
     """A run in the list: its name, its state in words, when it was last heard of."""
     glyph, word, tone = state
     ago = f"{words.duration(now - run.heard)} ago" if run.heard else ""
-    line = Content.assemble(
-        tinted("▶ " if lit else "  ", "accent"),
+    parts = [
         tinted(run.name.ljust(15), "strong" if lit else ""),
         tinted(f"{glyph} {word}".ljust(13), tone),
         tinted(ago, "quiet"),
-    ).truncate(width, ellipsis=True, pad=True)
-    return line.stylize("$lit-style on $lit") if lit else line
+    ]
+    return list_line(parts, width, lit=lit)
 
 
 def joined(shown: Sequence[Line]) -> tuple[str, list[int]]:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from textual.content import Content
 
 from rlhf_tui.app import words
-from rlhf_tui.app.widgets.panel import lines, tinted
+from rlhf_tui.app.widgets.panel import lines, list_line, tinted
 from rlhf_tui.doctor import Check
 from rlhf_tui.preferences.display import clean
 
@@ -47,13 +47,12 @@ MATTERS = {
 def row(check: Check, width: int, *, lit: bool) -> Content:
     """A check in the list: glyph and word, its name, what was found."""
     mark, tone = MARKS[check.status]
-    line = Content.assemble(
-        tinted("▶ " if lit else "  ", "accent"),
+    parts: list[Content | str] = [
         tinted(mark.ljust(11), tone),
         tinted(check.name.ljust(15), "strong" if lit else ""),
         words.one_line(clean(check.found), 400),
-    ).truncate(width, ellipsis=True, pad=True)
-    return line.stylize("$lit-style on $lit") if lit else line
+    ]
+    return list_line(parts, width, lit=lit)
 
 
 def about(check: Check) -> Content:

@@ -6,7 +6,6 @@ Free of widgets; text of models and folders is cleaned before it is shown.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from textual.content import Content
@@ -14,7 +13,8 @@ from textual.content import Content
 from rlhf_tui import hub, locate
 from rlhf_tui.app import words
 from rlhf_tui.app.machine import MARKS
-from rlhf_tui.app.widgets.panel import Row, lines, rows, tinted
+from rlhf_tui.app.model_plan import Outcome, Unknown
+from rlhf_tui.app.widgets.panel import Row, lines, list_line, rows, tinted
 from rlhf_tui.doctor import Check
 from rlhf_tui.errors import UserError
 from rlhf_tui.fit import Parts
@@ -29,17 +29,6 @@ _FEW_COLUMNS = 2 + 10 + 20  # and without parameters and licence
 _STATE_TONES = {"cached": "good", "folder": "good", "to download": "quiet", "partly here": "warn", "gone": "bad"}
 
 
-@dataclass(frozen=True)
-class Unknown:
-    """A plan that cannot be made yet: what is missing."""
-
-    name: str
-
-
-#: What is known of the memory: being counted, counted, not countable before the hub is asked, or why not at all.
-Outcome = Fitting | Unknown | UserError | None
-
-
 # -- the list -------------------------------------------------------------------------------------
 
 
@@ -49,7 +38,6 @@ def model_line(found: FoundModel, width: int, *, lit: bool, current: bool) -> Co
     name_width = max(width - (_COLUMNS if roomy else _FEW_COLUMNS), 12)
     size = words.size(found.size) if found.size is not None else "size ?"
     parts: list[Content | str] = [
-        tinted("▶ " if lit else "  ", "accent"),
         tinted(words.one_line(clean(found.title), name_width).ljust(name_width), "strong" if current else ""),
         parameters(found.parameters).rjust(7) if roomy else "",
         size.rjust(8) + "  ",
@@ -57,13 +45,12 @@ def model_line(found: FoundModel, width: int, *, lit: bool, current: bool) -> Co
         tinted(found.state, _STATE_TONES[found.state]),
         tinted(" · in use" if current else "", "accent"),
     ]
-    return _lit(Content.assemble(*parts).truncate(width, ellipsis=True, pad=True), lit)
+    return list_line(parts, width, lit=lit)
 
 
 def other_line(width: int, *, lit: bool) -> Content:
     """The line that asks for a name."""
-    line = Content.assemble(tinted("▶ " if lit else "  ", "accent"), OTHER)
-    return _lit(line.truncate(width, ellipsis=True, pad=True), lit)
+    return list_line([OTHER], width, lit=lit)
 
 
 def parameters(count: int | None) -> str:
@@ -250,7 +237,3 @@ def about_rows(found: FoundModel) -> Content:
 
 def _size(found: FoundModel) -> str:
     return words.size(found.size) if found.size is not None else "not known before the hub is asked: press a"
-
-
-def _lit(line: Content, lit: bool) -> Content:
-    return line.stylize("$lit-style on $lit") if lit else line

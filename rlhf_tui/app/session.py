@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from rlhf_tui import projects
-from rlhf_tui.app import app, home
+from rlhf_tui.app import app
 from rlhf_tui.project import Project
 
 
@@ -18,6 +18,8 @@ def run_session(project: Project | None, base: Path, **how: Any) -> None:
     """
     while True:
         if project is None:
+            from rlhf_tui.app import home  # most people open a project at once
+
             choice = home.run_home(base)
             if choice is None:
                 return

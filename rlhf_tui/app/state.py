@@ -194,23 +194,19 @@ def tidied(event: Event) -> Event:
     match event:
         case Sample() | Memory():
             return event
-        case Metric():
-            return event if all(map(_harmless, event.values)) else Metric(event.step, _clean_all(event.values))
+        case Metric(step, values):
+            return Metric(step, _clean_all(values)) if any(clean(name) != name for name in values) else event
     fields = {name: getattr(event, name) for name in event.__struct_fields__}
-    return type(event)(**_clean_all(fields))
+    cleaned = _clean_all(fields)
+    return event if cleaned == fields else type(event)(**cleaned)
 
 
 def _clean_all(value: Any) -> Any:
     if isinstance(value, str):
-        return value if _harmless(value) else clean(value)
+        return clean(value)
     if isinstance(value, dict):
         return {_clean_all(key): _clean_all(one) for key, one in value.items()}
     return [_clean_all(one) for one in value] if isinstance(value, list) else value
-
-
-def _harmless(text: str) -> bool:
-    """Whether a text is clean at first sight, as nearly all are."""
-    return text.isascii() and text.isprintable()
 
 
 def _add_once(known: deque[Timed[News]], new: Timed[News]) -> None:

@@ -69,6 +69,8 @@ def answer_facts(sample: Sample) -> str:
         parts.append(words.plural(int(length), "token"))
         if not sample.values.get("ended", 1.0):
             parts.append("cut off at the limit")
+    if forgotten := sample.values.get("forgotten"):
+        parts.append(f"without the first {words.plural(int(forgotten), 'question')}: model.max_prompt_tokens")
     return " · ".join(parts)
 
 

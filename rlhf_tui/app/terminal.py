@@ -11,6 +11,7 @@ import os
 import queue
 import select
 import signal
+import sys
 import termios
 import time
 import traceback
@@ -87,11 +88,24 @@ class Bugs:
         if trace in self._met:
             return None
         self._met.add(trace)
+        what, why = self.told(error).split("\n")
+        return UserError(what, why=why, todo="Nothing else is lost: the app goes on, and so does a run.")
+
+    def told(self, error: BaseException) -> str:
+        """Keep the traceback; the bug in a line, and in a second one where it is kept."""
         self.file = keep_crash(self._folder, error)
-        return UserError(
-            f"rlhf_tui met a bug: {type(error).__name__}: {error}",
-            why=f"Its traceback is in {self.file}" if self.file else "Its traceback could not be written.",
-            todo="Nothing else is lost: the app goes on, and so does a run.",
+        said = " ".join(f"{type(error).__name__}: {error}".split())
+        kept = f"Its traceback is in {self.file}" if self.file else "Its traceback could not be written."
+        return f"rlhf_tui met a bug: {said}\n{kept}"
+
+
+def require_terminal() -> None:
+    """Raise UserError when there is no terminal to draw on."""
+    if not (sys.stdin.isatty() and sys.__stderr__ is not None and sys.__stderr__.isatty()):
+        raise UserError(
+            "The app needs a terminal.",
+            why="Its input or output is not one.",
+            todo="Run it in a terminal, or use the other verbs: 'rlhf-tui --help'.",
         )
 
 

@@ -58,6 +58,8 @@ def clean(text: str) -> str:
     shown as the letters it means. Lone surrogates, private-use and unassigned characters, whose width
     nobody knows, become "\ufffd".
     """
+    if text.isascii() and text.isprintable():  # as nearly every text is that the app draws
+        return text
     return _visible(_readable(text)).expandtabs(TAB)
 
 

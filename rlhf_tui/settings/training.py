@@ -158,8 +158,8 @@ class PpoSettings(Section):
         "auto",
         description="With a 4-bit base: what is multiplied with while sampling. quantised: the 4-bit weights as they "
         "lie. copy: an unpacked copy, gone again before the update; four times as large as the weights (on the CPU "
-        "eight times). auto: both are timed once in a run, if a copy fits into what the update needs anyway, and the "
-        "faster stays. The same model but for rounding.",
+        "eight times). auto: both are timed once in a run of PPO, if a copy fits into what the update needs anyway, "
+        "and the faster stays; a comparison takes the 4-bit weights then. The same model but for rounding.",
     )
     max_new_tokens: int = Field(128, ge=1, le=4096, description="Longest completion in tokens.")
     temperature: float = Field(

@@ -134,11 +134,12 @@ def _answer(
         if side in asked.answers:
             continue
         context.emit(Stage(ANSWERING, side))
-        prompt = _prompt(context, speakers.base, talk, asked, side)
+        prompt, forgotten = _prompt(context, speakers.base, talk, asked, side)
         if prompt is None:
             sample = Sample(asked.number, asked.question.text, "", {"too_long": 1.0}, side)
         else:
             sample = _spoken(context, speakers, asked, side, prompt, clock)
+            sample.values.update({"forgotten": float(forgotten)} if forgotten else {})
         context.emit(sample)
         asked.answers[side] = sample
         speak(context.run, Speaking())
@@ -173,25 +174,25 @@ def _spoken(
     return Sample(asked.number, asked.question.text, base.chat.text(ids), values, side)
 
 
-def _prompt(context: StageContext, base: Base, talk: Conversation, asked: Exchange, side: str) -> list[int] | None:
-    """What `side` is asked, after as much of its own conversation as fits; None when not even the question does.
+def _prompt(
+    context: StageContext, base: Base, talk: Conversation, asked: Exchange, side: str
+) -> tuple[list[int] | None, int]:
+    """What `side` is asked, after as much of its own conversation as fits, and how many exchanges do not.
 
-    The oldest exchanges are left out first, question and answer together.
+    The oldest are left out first, question and answer together. None when not even the question fits.
     """
     before = _since_fresh(talk, asked)
-    while True:
+    for forgotten in range(len(before) + 1):
         turns = [
             message
-            for one in before
+            for one in before[forgotten:]
             if side in one.answers and "too_long" not in one.answers[side].values
             for message in (Message("user", one.question.text), Message("assistant", one.answers[side].completion))
         ]
         ids = base.chat.prompt_ids([*turns, Message("user", asked.question.text)])
         if len(ids) <= context.settings.model.max_prompt_tokens:
-            return ids
-        if not before:
-            return None
-        before = before[1:]
+            return ids, forgotten
+    return None, len(before)
 
 
 def _since_fresh(talk: Conversation, asked: Exchange) -> list[Exchange]:

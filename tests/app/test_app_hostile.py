@@ -147,7 +147,7 @@ async def opened(project: Project, size: tuple[int, int]) -> AsyncIterator[tuple
 
 @pytest.fixture
 def unfiltered(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("rlhf_tui.app.app.HarmlessFilter.apply", lambda self, segments, background: segments)
+    monkeypatch.setattr("rlhf_tui.app.harmless.HarmlessFilter.apply", lambda self, segments, background: segments)
 
 
 @pytest.mark.usefixtures("unfiltered")

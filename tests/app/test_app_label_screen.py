@@ -587,7 +587,7 @@ async def test_raters_are_chosen_made_and_asked_for_consent(several: Project, de
         await it.press("n", *"ben", "enter")
         assert it.screen.sitting.rater.handle == "ben"
         assert "pair 1 of" in it.text
-        assert it.screen.command() == "label --rater ben"
+        assert it.screen.command_line() == f"rlhf-tui label --rater ben --project {several.root}"
         await it.press("j", "R", "c")
         assert "may be named in exports" in it.text
         await it.press("e")

@@ -159,7 +159,7 @@ async def test_adapters_of_the_old_model_are_spoken_of_before_another_is_chosen(
 async def test_the_plan_follows_the_settings_and_f_lowers_them(
     project: Project, monkeypatch: pytest.MonkeyPatch, text_of: TextOf
 ) -> None:
-    monkeypatch.setattr("rlhf_tui.app.screens.model.room_for", lambda settings: Room("a card", 2 * GIB, True))
+    monkeypatch.setattr("rlhf_tui.app.model_plan.room_for", lambda settings: Room("a card", 2 * GIB, True))
     app = RlhfApp(project)
     async with app.run_test(size=(80, 24)) as pilot:
         await settle(pilot)

@@ -479,13 +479,13 @@ async def test_every_key_on_every_screen(
             while not isinstance(app.screen, own):
                 await pilot.press("escape")
                 await pilot.pause()
-            if app._screen_name(app.screen) != screen:
+            if app.screen_name(app.screen) != screen:
                 app.action_stage("pairs" if screen == "label" else screen)
                 await pilot.pause()
                 if screen == "label":
                     app.open_label()
                 await pilot.pause()
-            assert app._screen_name(app.screen) == screen
+            assert app.screen_name(app.screen) == screen
             await pilot.press(key)
         await app.workers.wait_for_complete()
     assert app._exception is None
@@ -619,7 +619,7 @@ async def test_judging_all_pairs_ends_with_what_to_do_next(prompted: Project, cl
 
 def keep(app: RlhfApp) -> str:
     """The text of the crash file, which is taken away: it was expected."""
-    kept = app.bugs.file or app.crash
+    kept = app.bugs.file
     assert kept is not None
     assert kept.stat().st_mode & 0o777 == 0o600
     text = kept.read_text()
@@ -699,3 +699,28 @@ async def test_the_command_is_that_of_the_stage_on_screen_whatever_runs(finished
             assert app.clipboard == f"rlhf-tui export merged --project {finished.root}"
             await pilot.press("4", "y")
             assert app.clipboard == f"rlhf-tui runs watch {ppo.name} --project {finished.root}"
+
+
+@pytest.mark.parametrize(
+    ("key", "title", "verb"),
+    [("D", "This machine", "doctor"), ("L", "Log", "runs show ppo-0003"), ("e", "Settings", "config set")],
+)
+async def test_the_command_is_that_of_the_screen_in_front_by_key_and_by_palette(
+    finished: Project, key: str, title: str, verb: str
+) -> None:
+    app = RlhfApp(finished)
+    async with app.run_test() as pilot:
+        await settle(pilot)
+        await pilot.press("4", key)
+        await settle(pilot)
+        assert keys.TITLES[app.screen_name(app.screen)] == title
+        await pilot.press("y")
+        await settle(pilot)
+        copied = app.clipboard
+        assert copied.startswith(f"rlhf-tui {verb}")
+        app._clipboard = ""
+        command = next(one for one in app.get_system_commands(app.screen) if one.title.startswith("Copy CLI"))
+        command.callback()
+        await settle(pilot)
+        assert app.clipboard == copied
+        await app.workers.wait_for_complete()

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from rlhf_tui.app.state import PROMPTS, SAMPLES, Pace, RunState
+from rlhf_tui.app.state import PROMPTS, SAMPLES, Pace, RunState, tidied
 from rlhf_tui.runs.events import (
     Alert,
     Checkpoint,
@@ -214,3 +214,18 @@ def test_the_first_value_of_a_series_stays_known_when_values_are_merged() -> Non
     state = fold(*(Metric(step, {"length": math.nan if step == 1 else float(step)}) for step in range(1, 3000)))
     assert state.line("length").first == 2.0
     assert state.line("length").points_per_bucket == 8
+
+
+def test_texts_of_a_run_are_made_safe_where_they_come_in_and_nothing_else_is_touched() -> None:
+    bad, good = "a\x1b[31mb\u202ec", "a[31mbc"
+    error = {"what": bad, "why": "", "todo": bad}
+    told = tidied(Alert("warning", "code", bad, bad, bad))
+    assert told == Alert("warning", "code", good, good, good)
+    assert tidied(Stage(bad, bad)) == Stage(good, good)
+    assert tidied(Metric(1, {bad: 2.0})) == Metric(1, {good: 2.0})
+    done = tidied(Done("failed", bad, error, {"path": bad, "parts": [bad, {"n": 1}]}))
+    assert done == Done(
+        "failed", good, {"what": good, "why": "", "todo": good}, {"path": good, "parts": [good, {"n": 1}]}
+    )
+    for clean in (Stage("update", "3: sampling"), Metric(1, {"score": 0.1}), Done("finished"), Sample(1, bad, bad)):
+        assert tidied(clean) is clean  # a sample's screens say what of it is hidden

@@ -17,7 +17,6 @@ from textual.screen import Screen
 from textual.widgets import Input, Static
 
 from rlhf_tui.app import keys, talking
-from rlhf_tui.app.copying import copy
 from rlhf_tui.app.overview import ALIVE
 from rlhf_tui.app.widgets.panel import tinted
 from rlhf_tui.app.widgets.status import Ends, KeyLine
@@ -180,10 +179,6 @@ class ChatScreen(Screen[None]):
             self._fail(error)
         else:
             self.notify("Stopping: the model is let go of; what was said is kept.", timeout=3)
-
-    def action_copy(self) -> None:
-        """Copy the command line."""
-        copy(self.app, self.command_line())
 
     def action_back(self) -> None:
         """Leave; the chat goes on until nobody has looked for a while."""

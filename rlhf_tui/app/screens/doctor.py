@@ -16,7 +16,6 @@ from textual.message import Message
 from textual.screen import Screen
 
 from rlhf_tui.app import keys, machine
-from rlhf_tui.app.copying import copy
 from rlhf_tui.app.screens.dialogs import TextDialog
 from rlhf_tui.app.widgets.board import Board
 from rlhf_tui.app.widgets.listing import Listing
@@ -34,7 +33,7 @@ _WHEEL = 2  # lines that a turn of the wheel moves the cursor
 class DoctorScreen(Screen[None]):
     """The checks of a folder, as a list; a thread looks, so that the screen is there at once."""
 
-    BINDINGS: ClassVar[list[BindingType]] = [keys.instead("app.copy", "copy"), *keys.bindings("doctor")]
+    BINDINGS: ClassVar[list[BindingType]] = keys.bindings("doctor")
     keys_named = "doctor"
     AUTO_FOCUS = ""
 
@@ -123,10 +122,6 @@ class DoctorScreen(Screen[None]):
             self._looking = True
             self.show()
             self._examine()
-
-    def action_copy(self) -> None:
-        """Copy the command line."""
-        copy(self.app, self.command_line())
 
     def action_back(self) -> None:
         """Leave."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sqlite3
 import time
 from collections.abc import Callable, Sequence
@@ -124,6 +125,10 @@ class HomeScreen(Screen[None]):
         """The project under the cursor."""
         at = self.query_one("#known", OptionList).highlighted
         return self._glances[at] if not self.first and at is not None and at < len(self._glances) else None
+
+    def command_line(self) -> str:
+        """The command that opens the lit project."""
+        return f"rlhf-tui {shlex.quote(self.lit.known.root)}" if self.lit else "rlhf-tui init my-assistant"
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         """The keys of what is not shown do nothing."""

@@ -54,6 +54,8 @@ PAUSE = 0.3
 class LabelScreen(Looking):
     """Judging candidates. Blind: neither the source nor any score of a candidate is shown."""
 
+    #: The app reads no labels meanwhile: what changes is changed here.
+    writes_labels = True
     BINDINGS: ClassVar[list[BindingType]] = keys.bindings(
         "label", "label-pair", "label-rank", "label-rate", "label-accept"
     )
@@ -105,9 +107,10 @@ class LabelScreen(Looking):
         if self._sitting:
             self.show_lines()
 
-    def command(self) -> str:
+    def command_line(self) -> str:
         """The same on the command line."""
-        return f"label --rater {shlex.quote(self._rater.handle)}" if self._rater else "label"
+        rater = f" --rater {shlex.quote(self._rater.handle)}" if self._rater else ""
+        return f"rlhf-tui label{rater} --project {shlex.quote(str(cast('RlhfApp', self.app).overview.project.root))}"
 
     @property
     def sitting(self) -> Sitting:

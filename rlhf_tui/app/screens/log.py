@@ -44,7 +44,7 @@ _NOTHING = "No run has been started yet. esc leads back: ⏎ on a stage starts o
 class LogScreen(Screen[None]):
     """The runs of a project, newest first, and the log of the lit one."""
 
-    BINDINGS: ClassVar[list[BindingType]] = [keys.instead("app.copy", "copy"), *keys.bindings("log")]
+    BINDINGS: ClassVar[list[BindingType]] = keys.bindings("log")
     keys_named = "log"
     AUTO_FOCUS = ""
 
@@ -217,10 +217,6 @@ class LogScreen(Screen[None]):
             self.action_find()
         elif not self._searching:
             self._search_on(backwards)
-
-    def action_copy(self) -> None:
-        """Copy the command line."""
-        copy(self.app, self.command_line())
 
     def action_copy_path(self) -> None:
         """Copy where the file lies."""

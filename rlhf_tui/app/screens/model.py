@@ -7,11 +7,10 @@ downloaded before ⏎ on a model that is not here, and the hub is asked nothing 
 from __future__ import annotations
 
 import shlex
-import sqlite3
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from textual import on, work
 from textual.app import ComposeResult
@@ -22,12 +21,12 @@ from textual.message import Message
 
 from rlhf_tui import hub, models
 from rlhf_tui.app import keys, model_about, model_rows
-from rlhf_tui.app.model_rows import Outcome, Unknown
+from rlhf_tui.app.model_plan import Outcome, Wanted, planned, with_model
 from rlhf_tui.app.overview import BROKEN, Overview, Watched
 from rlhf_tui.app.screens.dialogs import ConfirmDialog, TextDialog
 from rlhf_tui.app.screens.model_window import ModelWindow
 from rlhf_tui.app.screens.stage import StageScreen, progress_body
-from rlhf_tui.app.settings_form import SettingsForm, entries
+from rlhf_tui.app.settings_form import Entry, SettingsForm, entries
 from rlhf_tui.app.widgets.listing import Listing
 from rlhf_tui.app.widgets.panel import Panel, lines, rows, tinted
 from rlhf_tui.doctor import Check, examine
@@ -35,9 +34,8 @@ from rlhf_tui.errors import UserError
 from rlhf_tui.locate import locate, not_had
 from rlhf_tui.models import FoundModel
 from rlhf_tui.preferences.display import clean
-from rlhf_tui.project import CONFIG
-from rlhf_tui.room import Fitting, fitting, judged_candidates, remedy, room_for
-from rlhf_tui.settings import Settings, load, parse_override
+from rlhf_tui.room import Fitting, remedy
+from rlhf_tui.settings import Settings, parse_override
 from rlhf_tui.shape import shape_of
 
 
@@ -57,7 +55,7 @@ class ModelScreen(StageScreen):
     class Planned(Message):
         """What the memory plan came to; `cures`: whether lowering settings lets every stage fit."""
 
-        def __init__(self, wanted: object, outcome: Outcome, cures: bool) -> None:
+        def __init__(self, wanted: Wanted, outcome: Outcome, cures: bool) -> None:
             super().__init__()
             self.wanted, self.outcome, self.cures = wanted, outcome, cures
 
@@ -82,7 +80,7 @@ class ModelScreen(StageScreen):
         self._lit: str | None = None  # the name of the lit model; "" for the last line; None: the project's
         self._outcome: Outcome = None
         self._cures = False
-        self._planned_for: object = None
+        self._planned_for: Wanted | None = None
         self._listed_for: object = None
         self._checks: Sequence[Check] | None = None
         self._asking = ""
@@ -323,12 +321,12 @@ class ModelScreen(StageScreen):
         self.rlhf.look()
         self.renew()
 
-    def _lower(self, yes: bool | None, form: SettingsForm, changes: Sequence[tuple[object, object, object]]) -> None:
+    def _lower(self, yes: bool | None, form: SettingsForm, changes: Sequence[tuple[Entry, Any, Any]]) -> None:
         if not yes:
             return
         try:
             for entry, old, new in changes:
-                form.store(entry, new, seen=old)  # type: ignore[arg-type]
+                form.store(entry, new, seen=old)
         except UserError as error:
             self.rlhf.show_error(error)
         else:
@@ -381,19 +379,19 @@ class ModelScreen(StageScreen):
             self._list(settings)
         lit = self.lit
         name = lit.name if lit else settings.model.name
-        wanted = (name, settings, view.labels_seen, lit.state if lit else "")
+        wanted = Wanted(name, settings, view.labels_seen, lit.state if lit else "")
         if wanted != self._planned_for:
-            if self._planned_for is None or self._planned_for[0] != name:  # type: ignore[index]
+            if self._planned_for is None or self._planned_for.model != name:
                 self._outcome = None
             self._planned_for = wanted
-            self._plan(wanted, _about(settings, name))
+            self._plan(wanted, with_model(settings, name))
 
     @work(thread=True, exclusive=True, group="list")
     def _list(self, settings: Settings) -> None:
         self.post_message(self.Listed(models.listed(settings.model)))
 
     @work(thread=True, exclusive=True, group="plan")
-    def _plan(self, wanted: object, settings: Settings) -> None:
+    def _plan(self, wanted: Wanted, settings: Settings) -> None:
         self.post_message(self.Planned(wanted, *planned(settings, self.overview.project.root)))
 
     @work(thread=True, exclusive=True, group="examine")
@@ -411,31 +409,6 @@ class ModelScreen(StageScreen):
         except Exception as error:  # the hub's library has many
             answer = not_had(name, error)
         self.post_message(self.Answered(name, answer))
-
-
-def planned(settings: Settings, folder: Path) -> tuple[Outcome, bool]:
-    """The memory plan of a project, and whether lowering settings lets every stage fit. Never asks the hub."""
-    try:
-        shape = models.shape_here(settings.model)
-        if shape is None:
-            return Unknown(settings.model.name), False
-        found = fitting(settings, shape, room_for(settings), judged_candidates(folder))
-        if found.fits:
-            return found, False
-        lower = remedy(found)
-        after = load(folder / CONFIG, [f"model.name={settings.model.name}", *lower])
-        return found, bool(lower) and fitting(after, shape, found.room, found.plan.candidates).fits
-    except UserError as error:
-        return error, False
-    except (OSError, sqlite3.Error) as error:
-        return UserError("The memory plan cannot be made.", why=str(error)), False
-
-
-def _about(settings: Settings, name: str) -> Settings:
-    """The settings as they would be with another model."""
-    if name == settings.model.name:
-        return settings
-    return settings.model_copy(update={"model": settings.model.model_copy(update={"name": name, "revision": ""})})
 
 
 def _worth_telling(run: Watched, current: FoundModel) -> bool:

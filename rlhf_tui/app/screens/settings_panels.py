@@ -9,7 +9,7 @@ from textual.content import Content
 from rlhf_tui.app import words
 from rlhf_tui.app.overview import Overview
 from rlhf_tui.app.settings_form import Browsing, Change, Entry, SettingsForm, entries, sections
-from rlhf_tui.app.widgets.panel import lines, tinted
+from rlhf_tui.app.widgets.panel import lines, list_line, tinted
 from rlhf_tui.preferences.display import clean
 
 #: From this width of the list on its values have more room.
@@ -37,15 +37,14 @@ def row(entry: Entry, form: SettingsForm, width: int, *, lit: bool) -> Content:
         note = tinted(f"● changed from {short(entry.spelt(entry.info.default), 30)}", "warn")
     else:
         note = tinted(entry.info.explanation, "quiet")
-    line = Content.assemble(
-        tinted("▶ " if lit else "  ", "accent"),
+    parts: list[Content | str] = [
         name.stylize("bold") if lit or differs else name,
         " ",
         now.stylize("bold") if differs else now,
         "  ",
         note,
-    ).truncate(width, ellipsis=True, pad=True)
-    return line.stylize("$lit-style on $lit") if lit else line
+    ]
+    return list_line(parts, width, lit=lit)
 
 
 def about(entry: Entry | None, form: SettingsForm, browsing: Browsing) -> Callable[[int, int], Content]:

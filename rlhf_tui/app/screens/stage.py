@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shlex
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, ClassVar, cast
@@ -14,10 +15,8 @@ from textual.content import Content
 from textual.screen import Screen
 from textual.widget import Widget
 
-from rlhf_tui.app import keys, words
+from rlhf_tui.app import keys, opening, words
 from rlhf_tui.app.overview import Overview, Watched
-from rlhf_tui.app.screens.chat import ChatScreen
-from rlhf_tui.app.screens.doctor import DoctorScreen
 from rlhf_tui.app.summary import summary, too_small
 from rlhf_tui.app.widgets.panel import Panel, tinted
 from rlhf_tui.app.widgets.status import Ends, KeyLine, StageBar
@@ -140,8 +139,19 @@ class StageScreen(Screen[None]):
     def show(self, view: Overview) -> None:
         """Fill the stage's own widgets."""
 
+    @property
+    def keys_named(self) -> str:
+        """The name in `keys.SCOPES` of the keys that work here."""
+        return self.STAGE
+
+    def command_line(self) -> str:
+        """The command that follows the stage's run while it lives, and else does what this screen does."""
+        run = self.run_shown
+        verb = f"runs watch {run.name}" if run is not None and run.alive else self.command()
+        return f"rlhf-tui {verb} --project {shlex.quote(str(self.overview.project.root))}"
+
     def command(self) -> str:
-        """The command line that does what this screen does, without the program's name."""
+        """What this screen does on the command line, without the program's name and the project."""
         raise NotImplementedError
 
     def options(self) -> dict[str, str]:
@@ -156,11 +166,11 @@ class StageScreen(Screen[None]):
 
     def action_talk(self) -> None:
         """Talk to base and tuned model."""
-        self.app.push_screen(ChatScreen(self.overview.project))
+        self.app.push_screen(opening.chat_screen(self.overview.project))
 
     def action_doctor(self) -> None:
         """What this machine can do."""
-        self.app.push_screen(DoctorScreen(self.overview.project.root))
+        self.app.push_screen(opening.doctor_screen(self.overview.project))
 
     def action_start(self) -> None:
         """Start a run of this stage."""

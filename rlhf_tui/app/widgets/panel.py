@@ -61,6 +61,12 @@ def lines(*items: Content | str) -> Content:
     return Content("\n").join(clean(item) if isinstance(item, str) else item for item in items)
 
 
+def list_line(parts: Iterable[Content | str], width: int, *, lit: bool) -> Content:
+    """A line of a list, as wide as it is: ▶ stands before the lit one, which has a ground of its own."""
+    line = Content.assemble(tinted("▶ " if lit else "  ", "accent"), *parts).truncate(width, ellipsis=True, pad=True)
+    return line.stylize("$lit-style on $lit") if lit else line
+
+
 #: A text, or what makes one for a width and a height in characters.
 Body = Content | str | Callable[[int, int], Content]
 
