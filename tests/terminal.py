@@ -53,6 +53,10 @@ class Terminal:
         self._tmux("send-keys", "-l", text)
         self._tmux("send-keys", "Enter")
 
+    def write_keys(self, text: str) -> None:
+        """Type a text, without enter."""
+        self._tmux("send-keys", "-l", text)
+
     def press(self, *keys: str) -> None:
         self._tmux("send-keys", *keys)
 

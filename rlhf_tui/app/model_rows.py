@@ -71,6 +71,8 @@ def licence(found: FoundModel) -> str:
 
 def told(name: str) -> tuple[bool, str]:
     """Whether there is no model of this name, and what to say of it: above all, what will be fetched."""
+    if not name:
+        return True, "✗ A model is needed."
     try:
         found = locate.locate(name)
     except UserError as error:

@@ -95,7 +95,7 @@ class NewProjectWindow(ModalScreen[Made | None]):
             for name in FIELDS:
                 fits = holds_prompts if name == "prompts" else no_file
                 with Horizontal(classes="form-row"):
-                    yield Static(_TITLES[name], markup=False, classes="form-title")
+                    yield Static("", markup=False, classes="form-title", id=f"title-{name}")
                     line = PathLine(starts[name], base=self._base, fits=fits, hint=hints[name], id=f"new-{name}")
                     yield line.add_class("form-line")
                 yield Static("", markup=False, classes="form-told", id=f"told-{name}")
@@ -145,7 +145,9 @@ class NewProjectWindow(ModalScreen[Made | None]):
         if self._busy:
             return
         told = [self._folder_told(), self._model_told()]
-        if any(error for error, _ in told) or (self._shown() and self._read and self._read.error):
+        wrong = [error for error, _ in told] + [bool(self._shown() and self._read and self._read.error)]
+        if any(wrong):
+            self.line(FIELDS[wrong.index(True)]).focus()
             return
         if self._source and not self._shown():
             self._wanted = True
@@ -185,6 +187,9 @@ class NewProjectWindow(ModalScreen[Made | None]):
         for name, (wrong, text) in zip(
             FIELDS, (self._folder_told(), self._model_told(), self._prompts_told()), strict=True
         ):
+            here = self.line(name).has_focus
+            title = Content.assemble("▸ " if here else "  ", tinted(_TITLES[name], "strong" if here else ""))
+            self.query_one(f"#title-{name}", Static).update(title)
             told = self.query_one(f"#told-{name}", Static)
             tone = "bad" if wrong else "quiet"
             told.update(tinted(one_line(clean(text), max(told.content_size.width, 20)), tone))

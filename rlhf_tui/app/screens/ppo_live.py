@@ -166,7 +166,7 @@ def kept_line(run: Watched) -> Content | None:
     if kept == 0:
         return tinted("✗ Nothing beat the start: the policy that was kept is the base.", "warn")
     which = "the last" if kept == result.get("updates") else "the best"
-    return tinted(f"✓ Kept: update {kept}, {which}.", "good")
+    return tinted(f"✓ Kept: update {kept}, {which}. 5: what changed on held-out prompts.", "good")
 
 
 def sample_title(run: Watched, back: int) -> str:

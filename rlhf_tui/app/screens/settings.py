@@ -33,6 +33,9 @@ if TYPE_CHECKING:
 WHEEL = 2
 _BEGINNING = "Each change is written to rlhf.toml at once, and can be taken back."
 
+#: The line of keys while words are typed: letters are no keys then.
+_WHILE_TYPING = [("⏎", "To the list"), ("esc", "All settings")]
+
 
 class SettingsScreen(Screen[None]):
     """All settings in sections, the lit one explained."""
@@ -104,7 +107,10 @@ class SettingsScreen(Screen[None]):
         copies = self._key("app.copy")
         board.border_subtitle = "" if roomy else settings_panels.command_hint(lit, form, board.size.width, copies)
         live = self.rlhf.overview.live is not None
-        self.query_one(KeyLine).show(keys.footer("settings", width, live=live, keymap=self.rlhf.keymap))
+        typing = self.query_one("#needle").has_focus
+        self.query_one(KeyLine).show(
+            _WHILE_TYPING if typing else keys.footer("settings", width, live=live, keymap=self.rlhf.keymap)
+        )
 
     def _show_list(self, shown: list[str | Entry], lit: Entry | None) -> None:
         def line(at: int, width: int) -> Content:
@@ -143,6 +149,7 @@ class SettingsScreen(Screen[None]):
         self.browsing.begin_filter()
         self.query_one("#finding").display = True
         self.query_one("#needle").focus()
+        self.call_after_refresh(self.show)
 
     def action_differing(self) -> None:
         """List only what differs from the defaults, or all."""
@@ -279,6 +286,7 @@ class SettingsScreen(Screen[None]):
         needle = self.query_one("#needle", Input)
         self.query_one("#finding").display = bool(needle.value)
         self.set_focus(None)
+        self.show()
 
     def _key(self, action: str) -> str:
         return keys.key_of("settings", action, self.rlhf.keymap)
