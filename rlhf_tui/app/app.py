@@ -245,6 +245,7 @@ class RlhfApp(Frame[None]):
 
     def start_stage(self, stage: str, options: Mapping[str, str]) -> None:
         """Start a run of a stage, unless one is going on or something is missing."""
+        self.look()  # what was true half a second ago may be no reason any more
         other, chat = self.overview.in_the_way(stage), self.overview.runs.get("chat")
         if self.starting or (other and other is not chat):
             name = other.name if other else self.starting

@@ -22,6 +22,8 @@ from rlhf_tui.app.screens.stage import StageScreen
 from rlhf_tui.app.widgets.candidate import Candidate
 from rlhf_tui.app.widgets.chart import Chart
 from rlhf_tui.errors import UserError
+from rlhf_tui.preferences.queue import Queue, Rules
+from rlhf_tui.preferences.records import prefer
 from rlhf_tui.project import Project
 from rlhf_tui.runs.control import Control
 from rlhf_tui.runs.events import Done, Event, Metric, Progress, Stage
@@ -724,3 +726,24 @@ async def test_the_command_is_that_of_the_screen_in_front_by_key_and_by_palette(
         await settle(pilot)
         assert app.clipboard == copied
         await app.workers.wait_for_complete()
+
+
+async def test_a_stage_starts_on_what_is_true_now(prompted: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not on what was seen half a second ago: somebody quick judges a pair and presses ⏎ at once."""
+    monkeypatch.setattr(RlhfApp, "set_interval", lambda *_, **__: None)  # nobody looks by themselves
+    begun: list[str] = []
+    monkeypatch.setattr(RlhfApp, "_start", lambda _, kind, *__: begun.append(kind))
+    app = RlhfApp(prompted)
+    async with app.run_test(size=(80, 24)) as pilot:
+        await pilot.press("3")
+        await settle(pilot)
+        with prompted.store() as store:
+            rater = store.add_rater("ann")
+            session = store.start_session(rater.id, columns=80, rows=24)
+            offer = Queue(store, rater, Rules()).next()
+            assert offer is not None
+            shown = store.present(offer.task_id, rater_id=rater.id, session_id=session, layout="side-by-side")
+            store.judge(shown.id, prefer(0), latency_ms=4000)
+        await pilot.press("enter")
+        await settle(pilot)
+    assert begun == ["reward"]
