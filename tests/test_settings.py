@@ -49,3 +49,21 @@ def test_the_dual_clip_lies_above_one_or_is_off(limit: float, fits: bool, tmp_pa
 )
 def test_one_pair_of_quotes_around_a_text_is_taken_off_and_no_other(given: str, meant: str) -> None:
     assert settings.parse_override(f"model.system_prompt={given}") == ("model.system_prompt", meant)
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ("[ppo]\nupdates = 3\n", ""),
+        ("[ppo]\nupdates = 3  # mine\n", "[ppo]\nupdates = 50  # mine\n"),
+        ("[ppo]\n# why so few\nupdates = 3\n", "[ppo]\n# why so few\n"),
+        ("[ppo]\nupdates = 3\nepochs = 2\n", "[ppo]\nepochs = 2\n"),
+        ("ppo.updates = 3\nppo.epochs = 2\n", "ppo.epochs = 2\n"),
+        ("ppo = {updates = 3}\n", ""),
+    ],
+)
+def test_a_value_that_returns_to_its_default_goes_and_comments_stay(before: str, after: str, tmp_path: Path) -> None:
+    file = tmp_path / "rlhf.toml"
+    file.write_text(before)
+    assert settings.write(file, "ppo.updates", 50).ppo.updates == settings.Settings().ppo.updates == 50
+    assert file.read_text() == after

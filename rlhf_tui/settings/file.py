@@ -11,6 +11,7 @@ from typing import Any
 
 import tomlkit
 from pydantic import ValidationError
+from tomlkit.items import AbstractTable, Item
 
 from rlhf_tui.errors import UsageError, UserError
 from rlhf_tui.settings.catalogue import Settings, info
@@ -76,9 +77,9 @@ def parse_value(key: str, raw: str) -> Any:
 def write(path: Path, key: str, new: Any) -> Settings:
     """Set one value in the TOML file, keeping everything else in it, comments included.
 
-    A value equal to the default is removed from the file. The file is replaced in one step, and
-    only when the result is valid. Returns the resulting settings; raises UsageError as `load` does,
-    and UserError when the file cannot be written.
+    A value equal to the default is removed from the file, unless its line carries a comment. The file is
+    replaced in one step, and only when the result is valid. Returns the resulting settings; raises UsageError as
+    `load` does, and UserError when the file cannot be written.
     """
     load(path)  # says what is wrong with a file that cannot be read
     document = tomlkit.parse(path.read_text(encoding="utf-8")) if path.exists() else tomlkit.document()
@@ -86,11 +87,11 @@ def write(path: Path, key: str, new: Any) -> Settings:
     table = document.get(section)
     if table is None:
         table = document[section] = tomlkit.table()
-    if new == info(key).default:
+    if new == info(key).default and not _has_comment(table, name):
         table.pop(name, None)
     else:
         table[name] = new
-    if not table:
+    if not table and not (isinstance(table, AbstractTable) and "#" in table.as_string()):
         document.pop(section)
     text = tomlkit.dumps(document)
     settings = from_tree(tomllib.loads(text), origin=str(path))
@@ -108,6 +109,13 @@ def write(path: Path, key: str, new: Any) -> Settings:
             todo="Nothing was changed. Check the disk and the folder's rights.",
         ) from None
     return settings
+
+
+def _has_comment(table: Any, name: str) -> bool:
+    if name not in table:
+        return False
+    item = table.item(name) if isinstance(table, AbstractTable) else table[name]  # dotted keys: a table without `item`
+    return bool(item.trivia.comment) if isinstance(item, Item) else False
 
 
 def _readable(error: ValidationError, origin: str) -> UsageError:

@@ -237,3 +237,19 @@ def test_matches_are_found_whatever_the_capitals() -> None:
     assert logtext.matches("Error: no error", "error") == [(0, 5), (10, 15)]
     assert logtext.matches("a.b", ".") == [(1, 2)]
     assert logtext.matches("a", "") == []
+
+
+@pytest.mark.parametrize("size", SIZES)
+async def test_what_was_found_is_on_screen_even_where_the_lines_before_it_fill_it(
+    project: Project, write_run: WriteRun, size: tuple[int, int], text_of: TextOf
+) -> None:
+    run = write_run(project, "reward", [])
+    long = "a warning of a library that never says anything in a few words when it can say it in many " * 2
+    run.log_path.write_text(f"{long}\n" * 40 + "the needle\n" + f"{long}\n" * 40)
+    app = RlhfApp(project)
+    async with app.run_test(size=size) as pilot:
+        await pilot.press("L", "slash", *"the needle", "enter")
+        await settle(pilot)
+        await until(pilot, lambda: not log_screen(app)._searching)
+        await settle(pilot)
+        assert "the needle" in "\n".join(text_of(app).splitlines()[3:])

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from rlhf_tui.app.home import HomeApp
 
 _RUNS_EVERY = 4  # looks: asking every run how it fares costs more than asking one file
-_CONTEXT = 3  # lines above one that was searched for
+_CONTEXT, _PART = 3, 6  # lines above one that was searched for; at most a sixth of the page, for they may be broken
 _NOTHING = "No run has been started yet. esc leads back: ⏎ on a stage starts one."
 
 
@@ -256,7 +256,8 @@ class LogScreen(Screen[None]):
             self._window.around(event.offset)
         at = next(place for place, line in enumerate(self._window.lines) if line.offset == event.offset)
         _, begins = logtext.joined(self._window.lines)
-        self._put(begin=begins[max(at - _CONTEXT, 0)])
+        above = min(_CONTEXT, self.query_one("#log", TextPane).size.height // _PART)
+        self._put(begin=begins[max(at - above, 0)])
 
     def on_listing_chosen(self, event: Listing.Chosen) -> None:
         """Show the run that was clicked."""
