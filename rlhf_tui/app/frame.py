@@ -10,9 +10,11 @@ from typing import Any, ClassVar
 
 from rich.text import Text
 from textual.actions import ActionParseResult
-from textual.app import App, ReturnType, SystemCommand
+from textual.app import App, ReturnType, ScreenStackError, SystemCommand
 from textual.binding import BindingType
 from textual.dom import DOMNode
+from textual.errors import NoWidget
+from textual.events import Event, MouseEvent
 from textual.filter import LineFilter
 from textual.screen import Screen
 
@@ -20,7 +22,7 @@ from rlhf_tui.app import copying, keys, terminal
 from rlhf_tui.app.glyphs import PlainFilter, ascii_wanted
 from rlhf_tui.app.harmless import HarmlessFilter
 from rlhf_tui.app.look import CALM, HEIGHTS, WIDTHS, colourless, dress
-from rlhf_tui.app.screens.dialogs import error_dialog
+from rlhf_tui.app.screens.dialogs import WritingDialog, error_dialog, give_up_dialog
 from rlhf_tui.app.themefile import Taste, keep
 from rlhf_tui.errors import UserError
 
@@ -87,6 +89,13 @@ class Frame(App[ReturnType]):
         """Leave; runs go on."""
         self.exit()
 
+    async def action_quit(self) -> None:
+        """Leave from wherever one is, after a question where a text would be lost; once is asked enough."""
+        if not any(isinstance(screen, WritingDialog) and screen.unstored for screen in self.screen_stack):
+            self.exit()
+        elif isinstance(self.screen, WritingDialog):
+            self.push_screen(give_up_dialog(), lambda yes: self.exit() if yes else None)
+
     async def run_action(
         self,
         action: str | ActionParseResult,
@@ -120,6 +129,18 @@ class Frame(App[ReturnType]):
         trouble = keep(self.taste.file, name) if self.is_running and self.taste.file else ""
         if trouble:
             self.notify(trouble, markup=False, timeout=6)
+
+    async def on_event(self, event: Event) -> None:
+        """A click on a notice that has just gone is none: Textual 8.2 falls over it until all is drawn anew."""
+        if event.is_forwarded or not (isinstance(event, MouseEvent) and self._on_what_is_gone(event)):
+            await super().on_event(event)
+
+    def _on_what_is_gone(self, event: MouseEvent) -> bool:
+        try:
+            widget, _ = self.get_widget_at(event.x, event.y)
+        except (NoWidget, ScreenStackError):
+            return False
+        return not widget.is_attached
 
     # How it ends
 

@@ -189,7 +189,7 @@ async def test_a_prompt_is_written_by_hand(project: Project, here: Path, text_of
         await pilot.press("w", "W", "h", "y", "?", "ctrl+s")
         await settle(pilot)
         assert said(app) == ["1 prompt added.", "That prompt is here already."]
-        await pilot.press("w", "space", "ctrl+s", "w", "x", "escape")  # nothing, and given up
+        await pilot.press("w", "space", "ctrl+s", "w", "x", "escape", "y")  # nothing, and given up
         await settle(pilot)
     with project.store() as store:
         assert [prompt.text for prompt in store.prompts()] == ["Why?"]

@@ -595,7 +595,7 @@ async def test_a_guideline_is_written_and_shown(prompted: Project, clock: Any, t
         await pilot.press(*"Be brief.", "ctrl+s")
         await settle(pilot)
         assert "Be brief." in text_of(app)
-        await pilot.press("g", *"x", "escape")
+        await pilot.press("g", *"x", "escape", "y")
         await settle(pilot)
         assert isinstance(app.screen, LabelScreen)
     with prompted.store() as store:

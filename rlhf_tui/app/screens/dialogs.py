@@ -102,13 +102,16 @@ class LineDialog(ModalScreen[str | None]):
 
 
 class WritingDialog(ModalScreen[str | None]):
-    """A text of several lines to read and to change; ctrl+s stores it, esc leaves it as it was."""
+    """A text of several lines to read and to change; ctrl+s stores it, esc leaves it as it was.
+
+    What has been written is given up only after a question.
+    """
 
     BINDINGS: ClassVar[list[BindingType]] = [*keys.bindings("dialog"), ("ctrl+s", "store", "Store")]
 
     def __init__(self, title: str, text: str) -> None:
         super().__init__(classes="window")
-        self._title, self._text = title, text
+        self._title, self._text, self._start = title, text, text
 
     def compose(self) -> ComposeResult:
         """An editor in a titled box."""
@@ -119,15 +122,34 @@ class WritingDialog(ModalScreen[str | None]):
 
     def on_mount(self) -> None:
         """Type at once."""
-        self.query_one("#writing").focus()
+        self._start = self._writing.text  # with the ends of lines that the editor gives it
+        self._writing.focus()
+
+    @property
+    def unstored(self) -> bool:
+        """Whether something has been written here that would be lost."""
+        texts = [area.text for area in self.query(TextArea)]  # none before it is drawn
+        return any(text.strip() and text != self._start for text in texts)
 
     def action_store(self) -> None:
         """Hand the text back."""
-        self.dismiss(self.query_one("#writing", TextArea).text)
+        self.dismiss(self._writing.text)
 
     def action_close(self) -> None:
-        """Give up."""
-        self.dismiss(None)
+        """Give up, after a question if there is something to lose."""
+        if self.unstored:
+            self.app.push_screen(give_up_dialog(), lambda yes: self.dismiss(None) if yes else None)
+        else:
+            self.dismiss(None)
+
+    @property
+    def _writing(self) -> TextArea:
+        return self.query_one("#writing", TextArea)
+
+
+def give_up_dialog() -> ConfirmDialog:
+    """Whether a text that was begun may be lost."""
+    return ConfirmDialog("Give up what you wrote", "It is not stored: ^s does that. Give it up? n goes on writing.")
 
 
 def error_dialog(error: UserError) -> TextDialog:

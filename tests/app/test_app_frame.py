@@ -1,0 +1,77 @@
+"""What every screen leans on: clicks on what has gone, and the ways out of a text that was begun."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+from textual import events
+from textual.pilot import Pilot
+from textual.widgets import TextArea
+from textual.widgets._toast import Toast
+
+from rlhf_tui.app.app import RlhfApp
+from rlhf_tui.app.screens.dialogs import ConfirmDialog, WritingDialog
+from rlhf_tui.app.screens.stage import StageScreen
+from rlhf_tui.project import Project
+
+
+def click(app: RlhfApp, x: int, y: int) -> None:
+    for kind in (events.MouseDown, events.MouseUp):
+        app.post_message(kind(None, x, y, 0, 0, 1, False, False, False, x, y, None))
+
+
+async def test_a_second_click_on_a_notice_that_the_first_one_closed_is_none(project: Project) -> None:
+    app = RlhfApp(project)
+    async with app.run_test(notifications=True) as pilot:
+        app.notify("Something was said.", timeout=60)
+        await pilot.pause()
+        toast = app.screen.query_one(Toast)
+        x, y = toast.region.x + 2, toast.region.y + 1
+        toast.parent.remove()  # type: ignore[union-attr]
+        while toast.is_attached:
+            await asyncio.sleep(0)
+        assert app.get_widget_at(x, y)[0] is toast, "it is still drawn"
+        click(app, x, y)
+        await pilot.pause()
+        assert app._exception is None
+        assert isinstance(app.screen, StageScreen)
+
+
+async def writing(pilot: Pilot[Any], *typed: str) -> None:
+    await pilot.pause()
+    await pilot.press("2", "w", *typed)
+    await pilot.pause()
+
+
+@pytest.mark.parametrize("leave", ["escape", "ctrl+q"])
+async def test_a_text_that_was_begun_is_given_up_only_after_a_question(leave: str, project: Project) -> None:
+    app = RlhfApp(project)
+    async with app.run_test() as pilot:
+        await writing(pilot, *"Why?")
+        await pilot.press(leave, "n")
+        assert isinstance(app.screen, WritingDialog)
+        assert app.screen.query_one(TextArea).text == "Why?"
+        await pilot.press(leave)
+        assert isinstance(app.screen, ConfirmDialog)
+        await pilot.press("ctrl+q")  # no way round the question
+        assert isinstance(app.screen, ConfirmDialog)
+        await pilot.press("y")
+        await pilot.pause()
+        assert app._exit == (leave == "ctrl+q")
+        if leave == "escape":
+            assert isinstance(app.screen, StageScreen)
+
+
+@pytest.mark.parametrize("typed", ["", " ", "x\b"])
+async def test_where_nothing_would_be_lost_nothing_is_asked(typed: str, project: Project) -> None:
+    app = RlhfApp(project)
+    async with app.run_test() as pilot:
+        await writing(pilot, *("backspace" if sign == "\b" else "space" if sign == " " else sign for sign in typed))
+        await pilot.press("escape")
+        await pilot.pause()
+        assert isinstance(app.screen, StageScreen)
+        await writing(pilot)
+        await pilot.press("ctrl+q")
+        assert app._exit
