@@ -138,8 +138,12 @@ class WritingDialog(ModalScreen[str | None]):
     def action_close(self) -> None:
         """Give up, after a question if there is something to lose."""
         if self.unstored:
-            self.app.push_screen(give_up_dialog(), lambda yes: self.dismiss(None) if yes else None)
+            self.app.push_screen(give_up_dialog(), self._give_up)
         else:
+            self.dismiss(None)
+
+    def _give_up(self, yes: bool | None) -> None:
+        if yes:
             self.dismiss(None)
 
     @property
