@@ -1,6 +1,7 @@
-"""Make the pictures of the README from a real project: `python assets/make_pictures.py PROJECT`.
+"""Make the pictures of the README from a real project: `python assets/make_pictures.py PROJECT [NAME…]`.
 
-Opens the app on a finished demo project, without a terminal, and writes what it draws as SVG.
+Opens the app on the project of a demo, without a terminal, and writes what it draws as SVG; all pictures, or those
+that are named. While the demo is at its PPO, `ppo` is the picture of a live run.
 """
 
 from __future__ import annotations
@@ -12,23 +13,25 @@ from pathlib import Path
 from rlhf_tui.app.app import RlhfApp
 from rlhf_tui.project import open_project
 
-PICTURES = {"ppo": "4", "compare": "5", "label": "2"}
+#: The keys that lead to each.
+PICTURES = {"model": "1", "label": "2l", "reward": "3", "ppo": "4", "compare": "5"}
 SIZE = (120, 36)
+MOMENT = 1.0  # seconds until journals are read and charts drawn
 
 
-async def main(project: Path, target: Path) -> None:
-    """Press the key of every stage and keep what is on the screen."""
-    for name, key in PICTURES.items():
-        app = RlhfApp(open_project(project))
-        async with app.run_test(size=SIZE) as pilot:
-            await pilot.pause(1.0)
+async def draw(project: Path, keys: str) -> str:
+    """What is on the screen after some keys, as SVG."""
+    app = RlhfApp(open_project(project))
+    async with app.run_test(size=SIZE) as pilot:
+        await pilot.pause(MOMENT)
+        for key in keys:
             await pilot.press(key)
-            await pilot.pause(1.0)
-            if name == "label":
-                await pilot.press("l")
-                await pilot.pause(1.0)
-            (target / f"{name}.svg").write_text(app.export_screenshot(title="rlhf-tui"), encoding="utf-8")
+            await pilot.pause(MOMENT)
+        return app.export_screenshot(title="rlhf-tui")
 
 
 if __name__ == "__main__":
-    asyncio.run(main(Path(sys.argv[1]), Path(__file__).parent))
+    place, *names = sys.argv[1:]
+    for name in names or PICTURES:
+        picture = asyncio.run(draw(Path(place), PICTURES[name]))
+        (Path(__file__).parent / f"{name}.svg").write_text(picture, encoding="utf-8")
