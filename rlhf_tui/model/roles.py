@@ -8,7 +8,7 @@ switches adapters. After every switch the table role → requires_grad → optim
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, fields, replace
 from pathlib import Path
@@ -232,11 +232,19 @@ class Roles:
         finally:
             self._rest()
 
+    def adapter(self, role: Role) -> list[nn.Parameter]:
+        """The matrices of the adapter of `role`, in module order."""
+        return [parameter for name, parameter in self._named if f".{role}." in name]
+
     def parameters(self, role: Role) -> list[nn.Parameter]:
         """All parameters of `role`: its adapter in module order, then its head."""
-        own = [parameter for name, parameter in self._named if f".{role}." in name]
         head = self._heads.get(role)
-        return own + (list(head.parameters()) if head is not None else [])
+        return self.adapter(role) + (list(head.parameters()) if head is not None else [])
+
+    def reaches(self, role: Role) -> bool:
+        """Whether a gradient comes as far as the adapter of `role`: a head of zeros lets none through."""
+        head = self._heads.get(role)
+        return head is None or bool(head.weight.any())
 
     def enlist(self, role: Role, optimiser: torch.optim.Optimizer) -> None:
         """Say which optimiser moves `role`. Raises RoleTableError when it holds other parameters than the role's."""
@@ -247,10 +255,11 @@ class Roles:
 
     def fingerprint(self, role: Role) -> str:
         """SHA-256 over the adapter and head of `role`: two equal ones mean that nothing moved."""
-        digest = hashlib.sha256()
-        for parameter in self.parameters(role):
-            digest.update(parameter.detach().cpu().numpy().tobytes())
-        return digest.hexdigest()
+        return _fingerprint(self.parameters(role))
+
+    def adapter_fingerprint(self, role: Role) -> str:
+        """The same over the adapter alone: a head that moves on top of one that stands still does not hide it."""
+        return _fingerprint(self.adapter(role))
 
     def _activate(self, role: str) -> None:
         """Let `role` answer, and nothing learn."""
@@ -354,6 +363,13 @@ class Roles:
                     f"The adapter in {folder} was made with {name} = {saved!r}, and the settings now say {current!r}.",
                     todo="Set it back, or train that stage again with the new setting.",
                 )
+
+
+def _fingerprint(parameters: Iterable[nn.Parameter]) -> str:
+    digest = hashlib.sha256()
+    for parameter in parameters:
+        digest.update(parameter.detach().cpu().numpy().tobytes())
+    return digest.hexdigest()
 
 
 def reading_of(base: Base, reading: Reading) -> Reading:

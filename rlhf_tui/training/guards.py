@@ -43,12 +43,13 @@ def overflows(role: str, update: int) -> NoReturn:
 
 
 def require_moved(before: str, after: str, role: str) -> None:
-    """Raise UserError when a role that has just been updated has the fingerprint it had before."""
+    """Raise UserError when an adapter that has just been trained has the fingerprint it had before."""
     if before == after:
+        rate = "reward.learning_rate" if role == "reward" else f"ppo.{role}_learning_rate"
         raise UserError(
-            f"The {role} adapter did not move in the first update.",
-            why="Its weights are the same as before: it is not being trained.",
-            todo=f"Check that ppo.{role}_learning_rate is not vanishingly small.",
+            f"The {role} adapter did not move.",
+            why="After the first steps its weights are the same as before: it is not being trained.",
+            todo=f"Check that {rate} is not vanishingly small.",
         )
 
 

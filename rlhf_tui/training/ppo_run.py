@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -136,11 +136,11 @@ class PpoRun:
             boundary(lambda: save(self))
         prints, saved = self._prints(), self.done
         while not self._ended and self.done < self.ppo.settings.updates:
-            rollbacks = self._rollbacks
+            rollbacks, unreached = self._rollbacks, [role for role in prints if not self.roles.reaches(role)]
             if not self._survive_round():
                 break
             if prints and self.done > self.ppo.critic_warmup and rollbacks == self._rollbacks:
-                prints = self._moved(prints)
+                prints = self._moved(prints, unreached)
             due = self.done - saved >= self.ppo.settings.save_every or rollbacks != self._rollbacks
             if self._ended or due or self.done == self.ppo.settings.updates:
                 save(self)
@@ -150,15 +150,18 @@ class PpoRun:
         return self._outcome()
 
     def _prints(self) -> dict[Role, str]:
-        """What the roles were before the policy's first step; in a run that is past it, those that are yet to move."""
+        """The adapters before the policy's first step; in a run that is past it, those that are yet to move."""
         past = self.done > self.ppo.critic_warmup
-        return {role: self.roles.fingerprint(role) for role in LEARNING if not past or self.ppo.skips(role)}
+        return {role: self.roles.adapter_fingerprint(role) for role in LEARNING if not past or self.ppo.skips(role)}
 
-    def _moved(self, prints: Mapping[Role, str]) -> dict[Role, str]:
-        """Raise UserError when a role has not moved; those whose steps are being skipped are left for later."""
-        left = {role: before for role, before in prints.items() if self.ppo.skips(role)}
+    def _moved(self, prints: Mapping[Role, str], unreached: Collection[Role]) -> dict[Role, str]:
+        """Raise UserError when an adapter has not moved.
+
+        Those that could not are left for later: their steps are being skipped, or no gradient had reached them.
+        """
+        left = {role: before for role, before in prints.items() if self.ppo.skips(role) or role in unreached}
         for role in prints.keys() - left.keys():
-            guards.require_moved(prints[role], self.roles.fingerprint(role), role)
+            guards.require_moved(prints[role], self.roles.adapter_fingerprint(role), role)
         return left
 
     def _survive_round(self) -> bool:

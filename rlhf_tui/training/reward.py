@@ -211,24 +211,20 @@ class RewardTrainer:
         settings, optimiser = self._settings, self.optimisers["reward"]
         rate = set_rate(optimiser, cosine(self.done, self.steps, round(settings.warmup * self.steps)))
         first = not optimiser.state
-        before = [p.detach().clone() for p in self._matrices()] if first else []
+        must_move = self.roles.reaches("reward") and not self._has_learnt()
+        before = self.roles.adapter_fingerprint("reward") if must_move else ""
         with self.roles.learning("reward"):
             values = self.sizes.survive(lambda: self._gradients(number), lambda: self._sizes(self._batches[number]))
             step = self.scaling.step(optimiser, self.roles.parameters("reward"), settings.max_grad_norm)
         if step.hopeless:
             candidates = [one for group in self._batches[number] for one in group.candidates]
             guards.explain_reward_breakdown(self.roles, candidates)
-        first = first and step.taken
-        if first and all(torch.equal(old, new) for old, new in zip(before, self._matrices(), strict=True)):
-            raise UserError(
-                "The reward adapter did not move.",
-                why="Its weights are the same after the first step as before.",
-                todo="Raise reward.learning_rate.",
-            )
+        if must_move and step.taken:
+            guards.require_moved(before, self.roles.adapter_fingerprint("reward"), "reward")
         self.done, self._measured = self.done + 1, None
         self._emit(Metric(self.done, values | {"lr": rate} | self._of_step(step)))
         self._emit(Progress(self.done, self.steps, "steps"))
-        if first:
+        if first and step.taken:
             self._emit(measure("reward update", self.roles.base.device))
 
     def _of_step(self, step: Step) -> dict[str, float]:
@@ -307,8 +303,10 @@ class RewardTrainer:
 
     # -- parts --------------------------------------------------------------------------------
 
-    def _matrices(self) -> list[torch.nn.Parameter]:
-        return [parameter for parameter in self.roles.parameters("reward") if parameter.ndim == 2]
+    def _has_learnt(self) -> bool:
+        """Whether a gradient has come as far as the adapter yet; Adam remembers it."""
+        moments = self.optimisers["reward"].state
+        return any(bool(moments[one]["exp_avg"].any()) for one in self.roles.adapter("reward") if one in moments)
 
     def _weights(self) -> dict[str, Tensor]:
         """A copy of adapter and head, on the CPU."""

@@ -11,9 +11,10 @@ import pytest
 import torch
 
 from rlhf_tui.errors import UserError
-from rlhf_tui.model.roles import Roles
+from rlhf_tui.model.roles import Role, Roles
 from rlhf_tui.runs.events import Alert, Checkpoint, Event, Metric, Sample
 from rlhf_tui.settings import GuardSettings, PpoSettings
+from rlhf_tui.training import ppo
 from rlhf_tui.training.batching import Tokens
 from rlhf_tui.training.checkpoint import best_facts, load_checkpoint, newest_checkpoint, save_checkpoint
 from rlhf_tui.training.guards import NotFinite
@@ -371,6 +372,55 @@ def test_the_outcome_is_plain_data(fresh_roles: FreshRoles, tmp_path: Path) -> N
     found = Play(fresh_roles(), tmp_path, {3: far()}, {2: {"score": 0.5}}).go().as_dict()
     assert json.loads(json.dumps(found)) == found | {"alerts": list(found["alerts"])}
     assert {"ended", "updates", "kept", "why", "start", "best", "end", "alerts", "rollbacks"} == set(found)
+
+
+# -- adapters that stand still --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("role", LEARNING)
+def test_an_adapter_that_stands_still_under_a_head_that_moves_is_found(
+    role: Role, fresh_roles: FreshRoles, prompts: Prompts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Detached right below the heads, states carry no gradient to the adapter, and only the value's head learns."""
+    cut = {"policy": "response_logprobs", "value": "response_values"}[role]
+    roles = fresh_roles()
+    run, _ = real(roles, prompts, tmp_path, GuardSettings())
+    decoder, whole = roles.decoder, getattr(ppo, cut)
+
+    def detached(*arguments: Any) -> Any:
+        with monkeypatch.context() as patch:
+            patch.setattr(decoder, "upper", lambda lower, layers=None: upper(lower, layers).detach().requires_grad_())
+            return whole(*arguments)
+
+    upper = decoder.upper
+    monkeypatch.setattr(ppo, cut, detached)
+    before = roles.fingerprint(role)
+    with pytest.raises(UserError, match=f"The {role} adapter did not move"):
+        run.run(save=lambda current: None, boundary=lambda save: None)
+    assert run.done == 1
+    assert (roles.fingerprint(role) != before) == (role == "value")
+
+
+def test_an_adapter_under_a_head_of_zeros_has_until_its_second_step(
+    fresh_roles: FreshRoles, prompts: Prompts, tmp_path: Path
+) -> None:
+    """No gradient passes such a head: the first step moves the head alone, and that is no alarm."""
+    for rate, updates in ((1e-3, 6), (1e-60, 2)):
+        roles = fresh_roles()
+        with torch.no_grad():
+            for parameter in roles.head("value").parameters():
+                parameter.zero_()
+        run, _ = real(
+            roles, prompts, tmp_path, GuardSettings(), critic_warmup_updates=0, minibatches=1, evaluate_every=0,
+            value_learning_rate=1e-3,
+        )  # fmt: skip
+        run.optimisers["value"].param_groups[0]["peak"] = rate
+        if rate == 1e-3:
+            assert run.run(save=lambda current: None, boundary=lambda save: None).ended == "finished"
+        else:
+            with pytest.raises(UserError, match="The value adapter did not move"):
+                run.run(save=lambda current: None, boundary=lambda save: None)
+        assert run.done == updates
 
 
 # -- a reward model that can be cheated -----------------------------------------------------------

@@ -345,6 +345,23 @@ def test_a_rate_too_small_to_move_anything_is_an_error(fresh_roles: FreshRoles) 
         fit(fresh_roles(), tasteful_pairs(4), settings)
 
 
+def test_under_a_head_of_zeros_the_adapter_has_until_the_second_step(fresh_roles: FreshRoles) -> None:
+    """The gradient of the first step stops at the head; without weight decay the adapter then stays as it is."""
+    for rate in (3e-3, 1e-30):
+        roles = fresh_roles()
+        with torch.no_grad():
+            for parameter in roles.head("reward").parameters():
+                parameter.zero_()
+        settings = replace_settings(
+            learning_rate=rate, weight_decay=0.0, epochs=1, batch_pairs=4, head_start="zero", warmup=0.0
+        )
+        if rate == 3e-3:
+            fit(roles, tasteful_pairs(12), settings)
+        else:
+            with pytest.raises(UserError, match="The reward adapter did not move"):
+                fit(roles, tasteful_pairs(12), settings)
+
+
 def test_raising_between_steps_stops(fresh_roles: FreshRoles) -> None:
     class Enough(Exception):
         pass
