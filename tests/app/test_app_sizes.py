@@ -10,12 +10,14 @@ from typing import Any
 
 import pytest
 from rich.cells import cell_len
-from textual.app import App
+from textual.app import App, ComposeResult
+from textual.content import Content
 from textual.pilot import Pilot
 
 from rlhf_tui.app import keys
 from rlhf_tui.app.app import RlhfApp
 from rlhf_tui.app.screens.label import LabelScreen
+from rlhf_tui.app.widgets.board import Board
 from rlhf_tui.project import Project
 from rlhf_tui.runs.events import Event, Progress, Stage
 from rlhf_tui.runs.folder import RunFolder
@@ -151,3 +153,21 @@ async def test_resizing_at_any_time_breaks_nothing(finished: Project, opened: tu
         assert app.screen is top
         if not app.screen.is_modal:  # what lies behind a window is drawn anew when that closes
             assert ageless(text_of(app)) == ageless(before)
+
+
+class _OneBoard(App[None]):
+    CSS = "Board { height: 1fr; border: round; }"
+
+    def compose(self) -> ComposeResult:
+        yield Board("A title")
+
+
+async def test_a_note_that_depends_on_the_room_follows_it_by_itself() -> None:
+    """A screen fills its panels before they have a size."""
+    app = _OneBoard()
+    async with app.run_test(size=(40, 10)) as pilot:
+        board = app.query_one(Board)
+        board.show(Content("A text"), note=lambda width, height: Content(f"{width}x{height}"))
+        await pilot.resize_terminal(60, 20)
+        await settle(pilot)
+        assert str(board.border_subtitle) == "58x18"

@@ -102,10 +102,11 @@ class SettingsScreen(Screen[None]):
         )
         self._show_list(list(headed(browsing.listed)), lit)
         board = self.query_one("#setting", Board)
-        board.show(settings_panels.about(lit, form, browsing), title=lit.key if lit else "Nothing listed")
-        roomy = board.content_size.height >= settings_panels.HIGH  # then the panel itself says it
-        copies = self._key("app.copy")
-        board.border_subtitle = "" if roomy else settings_panels.command_hint(lit, form, board.size.width, copies)
+        board.show(
+            settings_panels.about(lit, form, browsing),
+            title=lit.key if lit else "Nothing listed",
+            note=settings_panels.command_hint(lit, form, self._key("app.copy")),
+        )
         live = self.rlhf.overview.live is not None
         typing = self.query_one("#needle").has_focus
         self.query_one(KeyLine).show(

@@ -91,12 +91,16 @@ def standing(entry: Entry, form: SettingsForm) -> tuple[str, str]:
     return ("● changed", "warn") if form.differs(entry) else ("the default", "quiet")
 
 
-def command_hint(entry: Entry | None, form: SettingsForm, width: int, key: str) -> Content:
-    """The command line of a setting as it is now, for a border; `key` copies it."""
-    if entry is None or form.settings is None:
-        return Content("")
-    said = short(form.command(entry, form.now(entry)), max(width - 8, 8))
-    return Content.assemble(tinted(key, "accent"), f" {said}")
+def command_hint(entry: Entry | None, form: SettingsForm, key: str) -> Callable[[int, int], Content]:
+    """The command line of a setting as it is now, for a border; `key` copies it. A high panel says it itself."""
+
+    def hint(width: int, height: int) -> Content:
+        if entry is None or form.settings is None or height >= HIGH:
+            return Content("")
+        said = short(form.command(entry, form.now(entry)), max(width - 6, 8))
+        return Content.assemble(tinted(key, "accent"), f" {said}")
+
+    return hint
 
 
 def stored(change: Change, undo: str) -> Content:
