@@ -27,6 +27,7 @@ from rlhf_tui.runs.events import (
 )
 from rlhf_tui.runs.folder import RunFolder, create_run
 from rlhf_tui.runs.journal import JournalWriter
+from tests.app.stories import COMPARED
 
 LONG = "A KL penalty is a leash: it keeps the new model close to the old one. [bold]Not markup[/bold]. " * 12
 
@@ -124,20 +125,7 @@ def go_through(project: Project) -> None:
             Sample(index, prompt, f"Long before {index}. {LONG}", {"score": 0.4}, "before"),
             Sample(index, prompt, f"Brief after {index}.", {"score": 1.9}, "after"),
         ]
-    table = {
-        "before": {"score": 0.41, "length": 96.0, "eos_rate": 0.81},
-        "after": {"score": 1.38, "length": 41.0, "eos_rate": 0.99},
-        "difference": 0.97,
-        "low": 0.71,
-        "high": 1.22,
-        "kl": 5.8,
-        "length_low": -60.0,
-        "length_high": -50.0,
-        "kl_low": 5.1,
-        "kl_high": 6.4,
-        "prompts": 60,
-    }
-    write_run(project, "compare", [*samples, Done("finished", result=table)])
+    write_run(project, "compare", [*samples, Done("finished", result={**COMPARED, "prompts": 60})])
     written = {"path": "/models/merged-0001", "format": "merged", "check": {"kl": 0.0003, "top1": 0.998}}
     write_run(project, "export", [Progress(1, 1, "files"), Done("finished", result=written)])
 
