@@ -13,7 +13,7 @@ from textual.content import Content
 from rlhf_tui.app import words
 from rlhf_tui.app.widgets.panel import lines, list_line, tinted
 from rlhf_tui.preferences.display import clean
-from rlhf_tui.runs.ending import Ending
+from rlhf_tui.runs.ending import LOG_ENDS, Ending
 from rlhf_tui.runs.events import Alert, Checkpoint, Done, Event, Launch, Stage, decode
 from rlhf_tui.runs.folder import RunFolder, Status
 from rlhf_tui.runs.paging import Line, Shown
@@ -94,10 +94,11 @@ def _told(event: Event) -> str:
 
 
 def how_it_broke_off(end: Ending | None) -> Content:
-    """What happened, why, what to do; nothing for a run that goes on or ended well."""
+    """What happened, why, what to do; nothing for a run that goes on or ended well. The log itself stands below."""
     if end is None or end.status not in ("failed", "crashed"):
         return Content("")
-    parts = [tinted(clean(f"✗ {end.what}"), "bad"), *(Content(clean(part)) for part in (end.why, end.todo) if part)]
+    why = end.why.partition(LOG_ENDS)[0].rstrip()
+    parts = [tinted(clean(f"✗ {end.what}"), "bad"), *(Content(clean(part)) for part in (why, end.todo) if part)]
     return lines(*parts)
 
 

@@ -65,6 +65,10 @@ _CAUSES = {
 }
 
 
+#: The line of a reason from which on it shows the end of the log.
+LOG_ENDS = "The end of its log:"
+
+
 class Exit(msgspec.Struct, frozen=True):
     """Content of exit.json: how the process `pid` ended; `signal` is 0 when it ended by itself.
 
@@ -219,7 +223,7 @@ def log_header(pid: int) -> str:
 
 def _end_of_log(run: RunFolder, pid: int) -> list[str]:
     tail = _own_log(run, pid, 500)[-_LOG_LINES:]
-    return ["The end of its log:", *tail] if tail else ["It left nothing in its log."]
+    return [LOG_ENDS, *tail] if tail else ["It left nothing in its log."]
 
 
 def _own_log(run: RunFolder, pid: int, lines: int) -> list[str]:

@@ -116,6 +116,28 @@ async def test_how_a_run_broke_off_stands_above_its_log(project: Project, write_
         assert shown.index("Lower ppo.rollout_size.") < shown.index("loading the model")
 
 
+@pytest.mark.parametrize("size", SIZES)
+async def test_the_end_of_a_log_stays_in_view_when_its_run_breaks_off(
+    project: Project, write_run: WriteRun, alive: Hold, size: tuple[int, int], text_of: TextOf
+) -> None:
+    """How it broke off takes its room from the log, and does not show the end of it once more."""
+    run = write_run(project, "reward", [Stage("training")])
+    run.log_path.write_text("\n".join(f"line {n}" for n in range(100)) + "\nthe last one\n")
+    app = RlhfApp(project)
+    async with app.run_test(size=size) as pilot:
+        with alive(run):
+            await pilot.press("L")
+            await settle(pilot)
+            assert "the last one" in text_of(app)
+        screen = log_screen(app)
+        await until(pilot, lambda: screen._lit is not None and screen._lit.status == "crashed")
+        await until(pilot, lambda: "✗ reward-0001 crashed" in text_of(app))
+        await settle(pilot)
+        assert text_of(app).count("the last one") == 1
+        assert not app.screen.query_one("#log", TextPane).lines_below
+        assert "The end of its log" not in text_of(app)
+
+
 async def test_it_follows_what_is_written_until_it_is_scrolled_up(
     project: Project, write_run: WriteRun, alive: Hold, text_of: TextOf
 ) -> None:

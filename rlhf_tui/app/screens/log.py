@@ -336,6 +336,12 @@ class LogScreen(Screen[None]):
         pane.scroll_to_line(pane.reach)  # only now all lines are broken
         self._show()
 
+    @on(TextPane.Resized)
+    def _keep_up(self) -> None:
+        """How a run broke off takes room from its log: the end stays in view."""
+        if self._follow:
+            self._to_bottom()
+
     def _choose(self, at: int) -> None:
         if self._lit is None or self._runs[at].name != self._lit.name:
             self._lit = self._runs[at]

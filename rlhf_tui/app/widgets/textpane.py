@@ -16,6 +16,7 @@ from rich.style import Style
 from textual.content import Content
 from textual.events import MouseScrollDown, MouseScrollUp
 from textual.geometry import Region
+from textual.message import Message
 from textual.strip import Strip
 from textual.widget import Widget
 
@@ -36,6 +37,9 @@ class TextPane(Widget):
     can_focus = False
     ALLOW_SELECT = False
     COMPONENT_CLASSES: ClassVar[set[str]] = {f"textpane--{tone}" for tone in TONES}
+
+    class Resized(Message):
+        """There is more room now, or less."""
 
     def __init__(self, title: str = "", *, id: str | None = None, classes: str = "") -> None:
         super().__init__(id=id, classes=f"panel textpane {classes}")
@@ -118,6 +122,7 @@ class TextPane(Widget):
     def on_resize(self) -> None:
         """Break the lines anew when the width has changed."""
         self._fit()
+        self.post_message(self.Resized())
 
     def on_mouse_scroll_down(self, event: MouseScrollDown) -> None:
         """Three lines down."""
