@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+from textual._context import visible_screen_stack
 from textual.app import App
 from textual.pilot import Pilot
 
@@ -37,6 +38,7 @@ SCREENS: Mapping[str, Sequence[str]] = {
 
 def screen_text(app: App[Any]) -> str:
     """What is on screen, line by line, without colours and without blanks at the ends of lines."""
+    visible_screen_stack.set(app._background_screens)  # what lies behind a window is drawn along with it
     strips = app.screen._compositor.render_strips()
     return "\n".join("".join(segment.text for segment in strip).rstrip() for strip in strips) + "\n"
 
@@ -49,29 +51,29 @@ class Tour:
         self.app = pilot.app
         self.shots: dict[str, str] = {}
 
-    async def settle(self) -> None:
-        """Until every thread has ended, every journal is read, and what is drawn stays as it is."""
-        seen = ""
-        while seen != (seen := screen_text(self.app)) or not seen:
-            await self._rest()
-            self._renew()
-            await self._rest()
-
-    def _renew(self) -> None:
-        """Read and draw all there is, whether or not it is new."""
+    async def settle(self) -> str:
+        """Until every thread has ended, every journal is read, and what is drawn stays as it is; what that is."""
+        await self._rest()
         if isinstance(self.app, RlhfApp):
             self.app.look()
             while any(not run.reader.caught_up for run in self.app.overview._watched()):
                 self.app.look()
             self.app.renew()
-        for screen in self.app.screen_stack:
-            screen.refresh(layout=True)
+        seen: list[str] = []
+        while len(seen) < 3 or len(set(seen[-3:])) > 1:
+            self.app.screen.refresh(layout=True)
+            await self._rest()
+            seen.append(screen_text(self.app))
+        return seen[-1]
 
     async def _rest(self) -> None:
-        """Until nothing is left to do. Pilot.pause watches the processor for 20 ms and more instead."""
+        """Until nothing is left to do. Pilot.pause watches the processor for 20 ms and more instead.
+
+        A text that is laid out anew may change the room of another, which is told, and laid out anew: hence the rounds.
+        """
         while any(timer._repeat == 0 and timer._task and not timer._task.done() for timer in self.app.screen._timers):
             await asyncio.sleep(0.001)  # what waits until nothing has been typed for a moment
-        for _ in range(2):
+        for _ in range(4):
             await self.pilot._wait_for_screen()
             self.app.screen._on_timer_update()
             await self.app.workers.wait_for_complete()
@@ -81,8 +83,7 @@ class Tour:
         """Press keys, each once what the one before it does is done, and keep what is then on screen."""
         for key in names:
             await self.press(key)
-        await self.settle()
-        self.shots[name] = screen_text(self.app)
+        self.shots[name] = await self.settle()
         return self.shots[name]
 
     async def press(self, key: str) -> None:
