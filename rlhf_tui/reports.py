@@ -12,6 +12,7 @@ from rlhf_tui.assessment.records import Report
 from rlhf_tui.bench_report import bench_text
 from rlhf_tui.doctor import Check
 from rlhf_tui.errors import UsageError, nearest
+from rlhf_tui.peaks import beside_plan
 from rlhf_tui.preferences.display import clean
 from rlhf_tui.preferences.project_report import ProjectReport
 from rlhf_tui.preferences.report_text import project_text, rater_text
@@ -68,7 +69,7 @@ def _reward(result: Mapping[str, Any]) -> str:
         ]
     left_out = _left_out(result.get("pairs_too_long", 0), "pairs")
     where = f"\nThe whole report: {result['report']}" if result.get("report") else ""
-    return "\n".join(lines) + left_out + where
+    return "\n".join([*lines, *_memory(result)]) + left_out + where
 
 
 _NOT_MEASURED = "No judged pair of a held-out prompt: how good it is cannot be said."
@@ -108,7 +109,14 @@ def _ppo(result: Mapping[str, Any]) -> str:
         lines += [
             _hanging("  ", f"update {one['update']}, {one['code']}: {one['message']}") for one in result["alerts"]
         ]
-    return "\n".join(lines) + _left_out(result.get("prompts_too_long", 0), "prompts")
+    return "\n".join([*lines, *_memory(result)]) + _left_out(result.get("prompts_too_long", 0), "prompts")
+
+
+def _memory(result: Mapping[str, Any]) -> list[str]:
+    """The peak of each phase beside its plan. Runs of older versions have none."""
+    found = result.get("memory") or {}
+    lines = [f"  {clean(phase):<11} {beside_plan(one['peak'], one['planned'])}" for phase, one in found.items()]
+    return ["", "Memory at its peak:", *lines] if lines else []
 
 
 def _looks(result: Mapping[str, Any]) -> list[str]:

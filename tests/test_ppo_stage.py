@@ -21,7 +21,7 @@ from rlhf_tui.preferences.records import Message, NewPrompt
 from rlhf_tui.project import Project, create_project, open_project
 from rlhf_tui.reports import report
 from rlhf_tui.runs.control import request
-from rlhf_tui.runs.events import Alert, Checkpoint, Done, Metric, Sample, Stage
+from rlhf_tui.runs.events import Alert, Checkpoint, Done, Memory, Metric, Sample, Stage
 from rlhf_tui.runs.folder import RunFolder, create_run, list_runs
 from rlhf_tui.runs.journal import JournalReader, JournalWriter
 from rlhf_tui.runs.worker import execute
@@ -84,6 +84,11 @@ def events(project: Project) -> list[Any]:
     return [one.event for one in JournalReader(run_of(project).events_path).read()]
 
 
+def repeatable(run: RunFolder) -> dict[str, Any]:
+    """The result without what the machine was at: memory."""
+    return {name: value for name, value in run.result().items() if name != "memory"}
+
+
 def metrics(project: Project) -> dict[int, dict[str, float]]:
     """Of updates and evaluations together, without what a clock made."""
     found: dict[int, dict[str, float]] = {}
@@ -125,6 +130,21 @@ def test_the_result_says_which_policy_is_kept_and_it_is_that_one(finished: Proje
     assert max(map(len, said.splitlines())) <= 80
 
 
+def test_the_peak_of_each_phase_stands_beside_its_plan(finished: Project) -> None:
+    taken: dict[str, list[Memory]] = {}
+    for one in events(finished):
+        if isinstance(one, Memory):
+            taken.setdefault(one.phase, []).append(one)
+    result = run_of(finished).result()["memory"]
+    assert set(result) == {"evaluation", "sampling", "scoring", "update"}
+    for phase, found in result.items():
+        assert found["peak"] == max(one.peak_rss for one in taken[phase])
+        assert {one.planned for one in taken[phase]} == {found["planned"]}
+        assert found["planned"] > 2**29  # the process alone
+    assert "  scoring     " in report("ppo", run_of(finished).result())
+    assert "memory" not in json.loads((finished.adapter("policy") / "manifest.json").read_text())["facts"]
+
+
 def test_paused_and_killed_again_and_again_it_comes_to_the_same_end(rewarded: Path, finished: Project) -> None:
     """A pause after the first update, kill -9 after a checkpoint and near the end: everything is the same bits."""
     project = copied(rewarded, "killed")
@@ -143,7 +163,7 @@ def test_paused_and_killed_again_and_again_it_comes_to_the_same_end(rewarded: Pa
     names = {one.name for one in events(project) if isinstance(one, Stage)}
     assert {"paused", "resumed"} <= names
     assert metrics(project) == metrics(finished)
-    assert run.result() == run_of(finished).result()
+    assert repeatable(run) == repeatable(run_of(finished))
     for role in ("policy", "value"):
         paths = [one.adapter(role) / "adapter_model.safetensors" for one in (project, finished)]
         assert paths[0].read_bytes() == paths[1].read_bytes()
@@ -165,7 +185,7 @@ def test_what_changes_in_the_project_meanwhile_does_not_enter(
     shutil.rmtree(second)
     assert execute(project, run).status == "finished"
     assert metrics(project) == metrics(finished)
-    assert run.result() == run_of(finished).result()
+    assert repeatable(run) == repeatable(run_of(finished))
     for role in ("policy", "value"):
         paths = [one.adapter(role) / "adapter_model.safetensors" for one in (project, finished)]
         assert paths[0].read_bytes() == paths[1].read_bytes()
@@ -272,6 +292,10 @@ RESULT: dict[str, Any] = {
     "end": LOOK | {"update": 35, "score": 1.2, "kl": 61.0, "length": 128.0, "eos_rate": 0.05},
     "alerts": [{"update": 35, "level": "stop", "code": "kl-runaway", "message": "The policy is 61 nats away."}],
     "prompts_too_long": 2,
+    "memory": {
+        "sampling": {"peak": 5 << 28, "planned": 5 << 28},
+        "update": {"peak": 5 << 29, "planned": 2 << 30},
+    },
 }
 
 
@@ -290,6 +314,10 @@ def test_a_result_in_words() -> None:
         "",
         "Alerts:",
         "  update 35, kl-runaway: The policy is 61 nats away.",
+        "",
+        "Memory at its peak:",
+        "  sampling    1.25 of 1.25 GiB planned",
+        "  update      2.50 of 2.00 GiB planned, 25% more",
         "Left out: 2 prompts longer than model.max_prompt_tokens.",
     ]
 

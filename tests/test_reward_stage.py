@@ -20,6 +20,7 @@ from rlhf_tui.errors import UserError
 from rlhf_tui.preferences import snapshot as snapshots
 from rlhf_tui.preferences.formats import import_labels, read_prompts
 from rlhf_tui.project import Project, create_project, open_project
+from rlhf_tui.reports import report
 from rlhf_tui.runs.control import request
 from rlhf_tui.runs.events import Alert, Done, Metric, Progress, Stage
 from rlhf_tui.runs.folder import RunFolder, create_run, list_runs
@@ -87,10 +88,10 @@ def events(run: RunFolder) -> list[Any]:
 
 
 def comparable(project: Project) -> dict[str, Any]:
-    """Everything the run came to."""
+    """Everything the run came to, but for what the machine was at: memory."""
     run = run_of(project)
     return {
-        "result": run.result(),
+        "result": {name: value for name, value in run.result().items() if name != "memory"},
         "report": json.loads((run.path / "report.json").read_text()),
         "adapter": json.loads((project.adapter("reward") / "manifest.json").read_text()),
         "metrics": {one.step: one.values for one in events(run) if isinstance(one, Metric)},
@@ -199,6 +200,8 @@ def test_the_labels_are_held_still_and_held_out_prompts_never_train(finished: Pr
     assert {row.split for row in snapshot.rows} == {"train", "heldout"}
     assert all(split[row.prompt] == row.split for row in snapshot.rows)
     result = run.result()
+    assert set(result["memory"]) == {"update"}
+    assert "Memory at its peak:\n  update " in report("reward", result)
     assert result["snapshot"] == snapshot.hash
     assert result["train_pairs"] == sum(row.split == "train" for row in snapshot.rows)
     folds: dict[str, set[int]] = {}

@@ -148,7 +148,7 @@ REGISTRY: dict[str, tuple[Action, ...]] = {
         Action("ppo.heldout", "h", "h", "Held-out", "Scores on held-out prompts against √KL.", "held_out", 8),
         Action("ppo.why", "w", "w", "Alerts", "All alerts: why, and what to do.", "why", rank=5),
         Action("ppo.light", "c", "c", "Next chart", "Light up the next chart.", "light(1)"),
-        Action("ppo.kept", "k", "k", "Kept", "Checkpoints, the best one, and where the time goes.", "kept", rank=7),
+        Action("ppo.kept", "k", "k", "Kept", "Checkpoints, the best one, where time and memory go.", "kept", rank=7),
     ),
     "charts": (
         Action("charts.next", "tab", "tab", "Charts", "Light up the next chart.", "light(1)", rank=4),

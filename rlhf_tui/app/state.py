@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
 from rlhf_tui.app.series import Series
+from rlhf_tui.peaks import keep_larger
 from rlhf_tui.preferences.display import clean
 from rlhf_tui.runs.events import (
     Alert,
@@ -106,6 +107,8 @@ class RunState:
         self.firsts: dict[tuple[str, str], Sample] = {}
         self.comparisons: dict[str, Comparison] = {}
         self.memory: Memory | None = None
+        #: By phase: where it was at its peak.
+        self.peaks: dict[str, Memory] = {}
         self.alerts: deque[Timed[Alert]] = deque(maxlen=ALERTS)
         self.checkpoints: deque[Timed[Checkpoint]] = deque(maxlen=CHECKPOINTS)
         self.done: Done | None = None
@@ -131,6 +134,7 @@ class RunState:
                 self._sampled(sample)
             case Memory() as memory:
                 self.memory = memory
+                keep_larger(self.peaks, memory)
             case Alert() as alert:
                 _add_once(self.alerts, Timed(stamped.t, alert, self.step))
             case Checkpoint() as checkpoint:
@@ -192,7 +196,7 @@ def tidied(event: Event) -> Event:
     A sample stays as it is: screens that show it also say how much of it is hidden.
     """
     match event:
-        case Sample() | Memory():
+        case Sample():
             return event
         case Metric(step, values):
             return Metric(step, _clean_all(values)) if any(clean(name) != name for name in values) else event

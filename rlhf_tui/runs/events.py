@@ -76,13 +76,17 @@ class Sample(msgspec.Struct, frozen=True, tag_field="type", tag="sample"):
 
 
 class Memory(msgspec.Struct, frozen=True, tag_field="type", tag="memory"):
-    """Memory of the worker in bytes: resident, its peak, allocated on the device, its peak."""
+    """Memory of the worker in bytes: resident, its peak, allocated on the device, its peak.
+
+    `planned` is what the plan gave the phase, CUDA's own memory included; 0: nothing was planned for it.
+    """
 
     phase: str
     rss: int
     peak_rss: int
     device: int = 0
     peak_device: int = 0
+    planned: int = 0
 
 
 class Alert(msgspec.Struct, frozen=True, tag_field="type", tag="alert"):

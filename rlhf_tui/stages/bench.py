@@ -13,6 +13,7 @@ from rlhf_tui import fit
 from rlhf_tui.locate import require
 from rlhf_tui.model.base import Base
 from rlhf_tui.model.roles import Roles
+from rlhf_tui.peaks import taken
 from rlhf_tui.runs.events import Event, Progress, Sample, Stage
 from rlhf_tui.runs.worker import StageContext
 from rlhf_tui.settings import Settings
@@ -80,7 +81,7 @@ def bench(context: StageContext) -> dict[str, Any]:
                 "phase": phase,
                 "seconds": seconds[phase],
                 "share": seconds[phase] / sum(seconds.values()),
-                "peak": _peak(measured[phase], base.device),
+                "peak": taken(measured[phase]),
                 "planned": planned.phases[phase].total,
                 "planned_parts": asdict(planned.phases[phase]),
             }
@@ -151,13 +152,6 @@ def _planned(shape: ModelShape, settings: Settings, base: Base, sizes: Sizes) ->
     same = settings.model_copy(update={"model": model, "reward": reward})
     device: fit.Device = "cuda" if base.device.type == "cuda" else "cpu"
     return fit.plan(shape, same, quantisation=base.quantisation, device=device).ppo
-
-
-def _peak(measured: Any, device: torch.device) -> int:
-    """Bytes: the process's, or the card's with what CUDA itself takes, which torch's allocator does not see."""
-    if device.type != "cuda":
-        return int(measured.peak_rss)
-    return int(measured.peak_device + fit.CONTEXT_BYTES)
 
 
 def _as_dict(speed: Speed, matmul: float, bandwidth: float) -> dict[str, Any]:

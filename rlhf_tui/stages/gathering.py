@@ -12,12 +12,17 @@ import psutil
 import torch
 import transformers
 
+from rlhf_tui import fit
 from rlhf_tui.errors import UserError
+from rlhf_tui.locate import require
 from rlhf_tui.model.base import Base, load_base
 from rlhf_tui.model.roles import Roles
+from rlhf_tui.peaks import Peaks
 from rlhf_tui.preferences.records import Completion
-from rlhf_tui.runs.events import Progress, Stage
+from rlhf_tui.runs.events import Event, Memory, Progress, Stage
+from rlhf_tui.runs.journal import JournalReader
 from rlhf_tui.runs.worker import StageContext
+from rlhf_tui.shape import shape_of
 from rlhf_tui.training.memory import measure
 from rlhf_tui.training.ppo import TrainPrompt
 from rlhf_tui.training.rollout import Scoring
@@ -32,6 +37,25 @@ def loaded_base(context: StageContext) -> Base:
     base = load_base(context.settings.model, lambda text: context.emit(Stage(text)))
     context.emit(measure("model loaded", base.device))
     return base
+
+
+def memory_plan(context: StageContext, base: Base, candidates: int | None = None) -> fit.MemoryPlan | None:
+    """What the stages of this project take; None for an unusual model, which nothing can be planned for."""
+    wanted = context.settings.model
+    try:
+        shape = shape_of(require(wanted.name, wanted.revision), wanted.revision)
+    except UserError:
+        return None
+    device: fit.Device = "cuda" if base.device.type == "cuda" else "cpu"
+    return fit.plan(shape, context.settings, quantisation=base.quantisation, device=device, candidates=candidates)
+
+
+def peaks_beside(context: StageContext, plan: fit.StagePlan | None) -> Peaks:
+    """What puts the plan beside the peaks of this run; those of its earlier executions are in its journal."""
+    journal, before = JournalReader(context.run.events_path), list[Event]()
+    while not journal.caught_up:
+        before += [stamped.event for stamped in journal.read() if isinstance(stamped.event, Memory)]
+    return Peaks(plan, context.emit, before)
 
 
 def with_policy(context: StageContext) -> tuple[Roles, dict[str, Any]]:

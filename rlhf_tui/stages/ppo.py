@@ -6,14 +6,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rlhf_tui import fit
-from rlhf_tui.errors import UserError
-from rlhf_tui.locate import require
-from rlhf_tui.model.base import Base
 from rlhf_tui.model.roles import Roles
 from rlhf_tui.runs.events import Alert, Checkpoint, Stage
 from rlhf_tui.runs.worker import StageContext
-from rlhf_tui.shape import shape_of
-from rlhf_tui.stages.gathering import loaded_base
+from rlhf_tui.stages.gathering import loaded_base, memory_plan, peaks_beside
 from rlhf_tui.stages.ppo_inputs import ppo_inputs
 from rlhf_tui.training.checkpoint import load_checkpoint, newest_checkpoint, save_checkpoint
 from rlhf_tui.training.heldout import Heldout, gold_judge
@@ -29,17 +25,20 @@ def ppo(context: StageContext) -> dict[str, Any]:
     inputs = ppo_inputs(context, loaded_base(context))
     roles, prompts = inputs.roles, inputs.prompts
     _start_value(context, roles, inputs.scoring)
+    planned = memory_plan(context, roles.base)
+    peaks = peaks_beside(context, planned.ppo if planned else None)
+    copy_room = fit.copy_room(planned.ppo) if planned and roles.base.quantisation == "nf4" else 0
     learner = Ppo(
         roles,
         prompts.train,
         settings.ppo,
         inputs.scoring,
         seed=seed,
-        emit=context.emit,
-        weights=SamplingWeights(roles.base, settings.ppo.sampling_weights, _copy_room(context, roles.base)),
+        emit=peaks,
+        weights=SamplingWeights(roles.base, settings.ppo.sampling_weights, copy_room),
     )
     heldout = _heldout(context, learner, prompts.heldout)
-    run = PpoRun(learner, settings.guard, emit=context.emit, checkpoints=context.run.checkpoints, heldout=heldout)
+    run = PpoRun(learner, settings.guard, emit=peaks, checkpoints=context.run.checkpoints, heldout=heldout)
     checkpoint = newest_checkpoint(context.run.checkpoints, run.optimisers, context.emit)
     if checkpoint is not None:
         load_checkpoint(run, checkpoint)
@@ -62,7 +61,7 @@ def ppo(context: StageContext) -> dict[str, Any]:
     }
     for role in ("policy", "value"):
         roles.save(role, context.project.adapter(role), _manifest(result))
-    return result
+    return result | {"memory": peaks.result()}
 
 
 def _start_value(context: StageContext, roles: Roles, scoring: Scoring) -> None:
@@ -72,19 +71,6 @@ def _start_value(context: StageContext, roles: Roles, scoring: Scoring) -> None:
         roles.head("value").normalise(scoring.mean, scoring.deviation)
     else:
         roles.add("value")
-
-
-def _copy_room(context: StageContext, base: Base) -> int:
-    """Bytes that an unpacked copy of the base may take while sampling, by the plan of this run."""
-    if base.quantisation != "nf4":
-        return 0
-    wanted = context.settings.model
-    try:
-        shape = shape_of(require(wanted.name, wanted.revision), wanted.revision)
-    except UserError:  # an unusual model, which nothing can be planned for
-        return 0
-    device: fit.Device = "cuda" if base.device.type == "cuda" else "cpu"
-    return fit.copy_room(fit.plan(shape, context.settings, quantisation=base.quantisation, device=device).ppo)
 
 
 def _heldout(context: StageContext, learner: Ppo, prompts: Sequence[TrainPrompt]) -> Heldout | None:

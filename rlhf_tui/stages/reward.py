@@ -19,7 +19,7 @@ from rlhf_tui.model.base import Base
 from rlhf_tui.model.roles import Roles
 from rlhf_tui.runs.events import Stage
 from rlhf_tui.runs.worker import StageContext
-from rlhf_tui.stages.gathering import completion_ids, loaded_base, seed_from, steps
+from rlhf_tui.stages.gathering import completion_ids, loaded_base, memory_plan, peaks_beside, seed_from, steps
 from rlhf_tui.stages.reward_fits import Fit, Work, carry_out
 from rlhf_tui.stages.reward_labels import Labels, agreements, gather_labels, scored, take_snapshot
 from rlhf_tui.stages.reward_reading import (
@@ -66,7 +66,11 @@ def reward(context: StageContext) -> dict[str, Any]:
     roles = Roles(base, context.settings.adapters, seed=context.settings.run.seed, reading=choice.reading)
     roles.add("reward")
     shared = _shared(context, roles, labels)
+    planned = memory_plan(context, base, 2 * (len(labels.train) + len(labels.heldout)))
+    peaks = peaks_beside(context, planned.reward if planned else None)
+    peaks(measure("reading", base.device))
     fits = _fits(context, roles, labels, shared, features)
+    peaks(measure("update", base.device))
     roles.restore("reward", fits.main.adapter)
     units = normalise(context, roles, fits.main.trained)
     shown = preview(context, roles, units)
@@ -84,6 +88,7 @@ def reward(context: StageContext) -> dict[str, Any]:
         "because": list(report.verdict.because),
         "todo": report.verdict.todo,
         "report": f"runs/{context.run.name}/{MARKDOWN}",
+        "memory": peaks.result(),
     }
 
 

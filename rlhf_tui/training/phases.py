@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import gc
 
+import msgspec
 import torch
 
+from rlhf_tui.peaks import keep_larger
 from rlhf_tui.runs.events import Event, EventSink, Memory, Stage
 from rlhf_tui.training.memory import measure, release
 
@@ -43,10 +45,4 @@ class PhasePeaks:
         return {phase: peak for phase, peak in self._peaks.items() if phase}
 
     def _keep(self, one: Memory) -> None:
-        before = self._peaks.get(self._phase)
-        if before is None or _size(one) > _size(before):
-            self._peaks[self._phase] = Memory(self._phase, one.rss, one.peak_rss, one.device, one.peak_device)
-
-
-def _size(one: Memory) -> int:
-    return one.peak_device or one.peak_rss
+        keep_larger(self._peaks, msgspec.structs.replace(one, phase=self._phase))

@@ -16,12 +16,12 @@ from rlhf_tui.app.screens.dialogs import TextDialog
 from rlhf_tui.app.screens.ppo_charts import ChooseDialog
 from rlhf_tui.app.screens.ppo_live import levels
 from rlhf_tui.app.screens.ppo_samples import SamplesDialog
-from rlhf_tui.app.screens.ppo_windows import NewsDialog, phases
+from rlhf_tui.app.screens.ppo_windows import NewsDialog, memory, phases
 from rlhf_tui.app.state import RunState
 from rlhf_tui.app.widgets.chart import Chart
 from rlhf_tui.app.widgets.chartgrid import ChartGrid
 from rlhf_tui.project import Project
-from rlhf_tui.runs.events import Alert, Checkpoint, Event, Metric, Sample, Stamped
+from rlhf_tui.runs.events import Alert, Checkpoint, Event, Memory, Metric, Sample, Stamped
 from rlhf_tui.runs.folder import RunFolder, create_run
 from rlhf_tui.runs.journal import JournalWriter
 
@@ -312,6 +312,16 @@ def test_times_that_were_not_measured_are_not_invented() -> None:
     assert "25 %" in lines[0]
     assert "75 %" in lines[2]
     assert all(len(line) <= 60 for line in lines)
+
+
+def test_the_memory_of_each_phase_stands_beside_its_plan() -> None:
+    state = RunState()
+    assert "Not measured yet." in str(memory(state)[0])
+    for phase, peak, planned in (("load", 9, 0), ("sampling", 2, 2), ("update", 1, 2), ("update", 3, 2)):
+        state.apply(Stamped(1.0, Memory(phase, 1, peak << 30, planned=planned << 30)))
+    first, second = (one.plain for one in memory(state))
+    assert first == "sampling    2.00 of 2.00 GiB planned"
+    assert second == "update      3.00 of 2.00 GiB planned, 50% more"
 
 
 async def test_help_explains_the_lit_chart_before_the_keys(tuned: Project, text_of: TextOf) -> None:

@@ -222,6 +222,7 @@ def test_texts_of_a_run_are_made_safe_where_they_come_in_and_nothing_else_is_tou
     told = tidied(Alert("warning", "code", bad, bad, bad))
     assert told == Alert("warning", "code", good, good, good)
     assert tidied(Stage(bad, bad)) == Stage(good, good)
+    assert tidied(Memory(bad, 1, 2, planned=3)) == Memory(good, 1, 2, planned=3)
     assert tidied(Metric(1, {bad: 2.0})) == Metric(1, {good: 2.0})
     done = tidied(Done("failed", bad, error, {"path": bad, "parts": [bad, {"n": 1}]}))
     assert done == Done(

@@ -248,14 +248,15 @@ def copy_of_template(template: Path, folder: Path) -> Soaked:
 
 
 def outcome(project: Project) -> dict[str, Any]:
-    """Everything the last run came to, without what a clock or a path made."""
+    """Everything the last run came to, without what a clock, a path or the memory of the machine made."""
     run = list_runs(project)[-1]
     metrics: dict[int, dict[str, float]] = {}
     for one in JournalReader(run.events_path).read(60):
         if isinstance(one.event, Metric):
             values = {name: value for name, value in one.event.values.items() if name not in CLOCKS}
             metrics.setdefault(one.event.step, {}).update(values)
-    found: dict[str, Any] = {"metrics": metrics, "result": run.result(), "reports": _reports(run)}
+    result = {name: value for name, value in run.result().items() if name != "memory"}
+    found: dict[str, Any] = {"metrics": metrics, "result": result, "reports": _reports(run)}
     found["weights"] = {
         str(path.relative_to(project.root)): path.read_bytes()
         for path in sorted(project.adapters.rglob("*"))

@@ -152,9 +152,9 @@ class PpoScreen(ChartKeys, StageScreen):
             self.app.push_screen(NewsDialog(f"Alerts of {run.name}, newest first", run, alerts))
 
     def action_kept(self) -> None:
-        """The checkpoints, and where the time goes."""
+        """The checkpoints, where the time goes, and memory."""
         if run := self._run_or_say():
-            self.app.push_screen(NewsDialog(f"Checkpoints and time of {run.name}", run, kept))
+            self.app.push_screen(NewsDialog(f"Checkpoints, time and memory of {run.name}", run, kept))
 
     def _run_or_say(self) -> Watched | None:
         run = self.run_shown

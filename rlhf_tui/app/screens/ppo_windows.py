@@ -21,6 +21,7 @@ from rlhf_tui.app.screens.ppo_live import LEVELS, kept_line
 from rlhf_tui.app.screens.reward_panels import wrapped
 from rlhf_tui.app.state import RunState, Timed
 from rlhf_tui.app.widgets.panel import lines, tinted
+from rlhf_tui.peaks import beside_plan, is_over, taken
 from rlhf_tui.runs.events import Alert, Checkpoint
 
 #: How grave an alert is, in a word.
@@ -107,13 +108,26 @@ def _alert(timed: Timed[Alert], width: int) -> Iterator[Content]:
 
 
 def kept(run: Watched, width: int) -> Content:
-    """The checkpoints, newest first, with the best one in words; and where the time of an update goes."""
+    """The checkpoints, newest first, with the best one in words; where the time of an update goes; and memory."""
     state = run.state
     end = kept_line(run)
     told: list[Content | str] = [end, ""] if end else []
     told += [Content.styled("Checkpoints", "bold"), *checkpoints(state), ""]
-    told += [Content.styled("Where the time of an update goes", "bold"), *phases(state, width)]
+    told += [Content.styled("Where the time of an update goes", "bold"), *phases(state, width), ""]
+    told += [Content.styled("Memory at its peak", "bold"), *memory(state)]
     return lines(*told)
+
+
+def memory(state: RunState) -> list[Content]:
+    """The peak of each phase beside its plan; what was not planned is not listed."""
+    return [
+        Content.assemble(
+            tinted(f"{phase:<11} ", "quiet"),
+            tinted(beside_plan(taken(one), one.planned), "warn" if is_over(one) else ""),
+        )
+        for phase, one in state.peaks.items()
+        if one.planned
+    ] or [tinted("Not measured yet.", "quiet")]
 
 
 def checkpoints(state: RunState) -> list[Content]:
