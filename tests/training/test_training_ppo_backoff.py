@@ -79,6 +79,21 @@ class Allocator:
         return self._inner.upper(lower, layers)
 
 
+def count_runs(current: Ppo) -> dict[tuple[str, bool, str], int]:
+    """How often the last layer is run from now on: by whom, whether `sizes` say to run it again, and in which pass."""
+    runs: dict[tuple[str, bool, str], int] = {}
+
+    def counting(*_: Any) -> None:
+        if torch.is_grad_enabled():
+            going = "forward" if torch._C._current_graph_task_id() == -1 else "backward"
+            key = (str(current.roles._learning), current.sizes.recompute, going)
+            runs[key] = runs.get(key, 0) + 1
+
+    # a part of the layer: what runs the layer again does not pass by the hooks of the layer itself
+    current.roles.base.model.get_decoder().layers[-1].mlp.register_forward_pre_hook(counting)
+    return runs
+
+
 @pytest.mark.parametrize(("layers", "room"), [(0, 20), (2, 40)])
 def test_scoring_goes_on_in_smaller_passes(room: int, layers: int, fresh_roles: FreshRoles, prompts: Prompts) -> None:
     events: list[Event] = []
@@ -134,13 +149,32 @@ def test_when_one_completion_does_not_fit_layers_are_run_again(fresh_roles: Fres
     events: list[Event] = []
     current = learner(fresh_roles(), prompts(6), events)
     Allocator(current, kept=12, recomputed=10**6)
+    runs = count_runs(current)
     found = update(current)
     assert current.sizes.recompute
+    assert {again for _, again, going in runs if going == "backward"} == {True}
+    for role in LEARNING:
+        assert runs[role, True, "backward"] == runs[role, True, "forward"] > 0
     other = learner(fresh_roles(), prompts(6), micro_batch_tokens=current.sizes.most_tokens, checkpointing="on")
     assert found == update(other)
     assert prints(current.roles) == prints(other.roles)
     (alert,) = [event for event in events if isinstance(event, Alert)]
     assert "run again" in alert.message
+
+
+@pytest.mark.parametrize("layers", [0, 2])
+@pytest.mark.parametrize("checkpointing", ["on", "off"])
+def test_layers_are_run_again_in_the_backward_pass_when_the_settings_ask_for_it(
+    checkpointing: str, layers: int, fresh_roles: FreshRoles, prompts: Prompts
+) -> None:
+    current = learner(fresh_roles(layers=layers), prompts(6), checkpointing=checkpointing)
+    runs = count_runs(current)
+    current.update()
+    again = checkpointing == "on"
+    for role in LEARNING:
+        forward = runs[role, again, "forward"]
+        assert forward > 0
+        assert runs.get((role, again, "backward"), 0) == forward * again
 
 
 @pytest.mark.parametrize("checkpointing", ["auto", "off"])
