@@ -10,12 +10,16 @@ import sys
 import time
 from importlib.resources import as_file, files
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, Literal
 
 import psutil
 import pytest
+import torch
 
 from rlhf_tui import demo
+from rlhf_tui.model.base import Base
+from rlhf_tui.model.roles import Roles
 from rlhf_tui.preferences.formats import import_labels, read_prompts
 from rlhf_tui.preferences.records import Message, NewPrompt
 from rlhf_tui.project import Project, create_project, open_project
@@ -25,6 +29,9 @@ from rlhf_tui.runs.events import Alert, Checkpoint, Done, Memory, Metric, Sample
 from rlhf_tui.runs.folder import RunFolder, create_run, list_runs
 from rlhf_tui.runs.journal import JournalReader, JournalWriter
 from rlhf_tui.runs.worker import execute
+from rlhf_tui.settings import AdapterSettings, PpoSettings, Settings
+from rlhf_tui.stages.ppo import start_value
+from rlhf_tui.training.rollout import Scoring
 
 SETTINGS = (
     "adapters.layers=2",
@@ -257,6 +264,26 @@ def carried_out(rewarded: Path, name: str, *overrides: str) -> tuple[Project, Do
     done = execute(project, create_run(project, "ppo", overrides=("ppo.updates=2", *overrides)))
     assert done.status == "finished", done
     return project, done
+
+
+@pytest.mark.parametrize("start", ["reward", "base"])
+def test_the_value_starts_where_the_settings_say(start: Literal["reward", "base"], tiny_base: Base) -> None:
+    roles = Roles(tiny_base, AdapterSettings(rank=4, alpha=8), seed=3)
+    roles.add("reward")
+    with torch.no_grad():
+        for parameter in roles.parameters("reward"):
+            parameter.fill_(0.5)
+    context: Any = SimpleNamespace(settings=Settings(ppo=PpoSettings(value_start=start)))
+    start_value(context, roles, Scoring(0.3, 0.25))
+    head = roles.head("value")
+    if start == "base":
+        assert not head.weight.any()
+        assert float(head.bias) == 0.0
+        assert any(not parameter.any() for parameter in roles.adapter("value"))  # B = 0: the base as it is
+    else:
+        assert head.weight.unique().tolist() == [2.0]
+        assert float(head.bias) == pytest.approx(0.8)
+        assert all(bool((parameter == 0.5).all()) for parameter in roles.adapter("value"))
 
 
 def test_without_evaluations_the_last_policy_is_kept(rewarded: Path) -> None:

@@ -24,7 +24,7 @@ def ppo(context: StageContext) -> dict[str, Any]:
     settings, seed = context.settings, context.settings.run.seed
     inputs = ppo_inputs(context, loaded_base(context))
     roles, prompts = inputs.roles, inputs.prompts
-    _start_value(context, roles, inputs.scoring)
+    start_value(context, roles, inputs.scoring)
     planned = memory_plan(context, roles.base)
     peaks = peaks_beside(context, planned.ppo if planned else None)
     copy_room = fit.copy_room(planned.ppo) if planned and roles.base.quantisation == "nf4" else 0
@@ -64,7 +64,7 @@ def ppo(context: StageContext) -> dict[str, Any]:
     return result | {"memory": peaks.result()}
 
 
-def _start_value(context: StageContext, roles: Roles, scoring: Scoring) -> None:
+def start_value(context: StageContext, roles: Roles, scoring: Scoring) -> None:
     """The value begins as the reward model, so that its first guesses are the scores, or as nothing."""
     if context.settings.ppo.value_start == "reward":
         roles.copy("reward", "value")

@@ -491,20 +491,46 @@ def test_while_the_value_warms_up_the_policy_waits_and_then_rises(fresh_roles: F
     assert rates == pytest.approx([0.0, 0.0, 0.0, 0.5e-3, 1e-3])
 
 
-def test_the_limits_of_the_ratio_are_those_of_the_settings(
-    fresh_roles: FreshRoles, prompts: Prompts, monkeypatch: pytest.MonkeyPatch
-) -> None:
+LIMITS = {"clip": 0.15, "clip_above": 0.28, "dual_clip": 3.0}
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "wanted"),
+    [
+        ("policy_loss", LIMITS, LIMITS),
+        ("clipped", LIMITS, LIMITS),  # what the clip fraction counts
+        ("value_loss", {"value_clip": 0.37}, {"clip": 0.37}),
+    ],
+)
+def test_limits_are_those_of_the_settings(
+    name: str, changes: dict[str, float], wanted: dict[str, float],
+    fresh_roles: FreshRoles, prompts: Prompts, monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
     seen: list[dict[str, float]] = []
-    real = objectives.policy_loss
+    real = getattr(objectives, name)
 
     def recording(*tensors: Tensor, **limits: float) -> Tensor:
         seen.append(limits)
-        return real(*tensors, **limits)
+        found: Tensor = real(*tensors, **limits)
+        return found
 
-    monkeypatch.setattr(objectives, "policy_loss", recording)
-    learner(fresh_roles(), prompts(6), small(clip=0.15, clip_above=0.28, dual_clip=3.0)).update()
-    assert all(limits == {"clip": 0.15, "clip_above": 0.28, "dual_clip": 3.0} for limits in seen)
-    assert seen
+    monkeypatch.setattr(objectives, name, recording)
+    learner(fresh_roles(), prompts(6), small(**changes)).update()
+    assert len(seen) >= 4  # of every step
+    assert all(one == wanted for one in seen)
+
+
+def test_the_gradient_of_policy_and_value_is_clipped_and_divided_as_the_settings_say(
+    fresh_roles: FreshRoles, prompts: Prompts
+) -> None:
+    """Adam's first moment after one step is a tenth of the clipped gradient."""
+    current = learner(fresh_roles(), prompts(6), small(max_grad_norm=1e-3, adam_epsilon=3e-4, minibatches=1, epochs=1))
+    found = current.update()
+    for role, optimiser in current.optimisers.items():
+        assert found[f"{role}_grad_norm"] > 1e-3
+        assert {group["eps"] for group in optimiser.param_groups} == {3e-4}
+        moments = torch.cat([state["exp_avg"].flatten() for state in optimiser.state.values()])
+        assert float(moments.norm()) == pytest.approx(1e-4, rel=1e-3)
 
 
 def test_exploring_draws_and_scores_as_an_update_does_and_learns_nothing(
