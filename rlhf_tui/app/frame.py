@@ -23,6 +23,7 @@ from rlhf_tui.app.glyphs import PlainFilter, ascii_wanted
 from rlhf_tui.app.harmless import HarmlessFilter
 from rlhf_tui.app.look import CALM, HEIGHTS, WIDTHS, colourless, dress
 from rlhf_tui.app.screens.dialogs import WritingDialog, error_dialog, give_up_dialog
+from rlhf_tui.app.sheet import Sheet
 from rlhf_tui.app.themefile import Taste, keep
 from rlhf_tui.errors import UserError
 
@@ -42,6 +43,7 @@ class Frame(App[ReturnType]):
     def __init__(self, crashes: Path, keymap: keys.Keymap | None, taste: Taste | None) -> None:
         """`crashes` is the folder for tracebacks."""
         super().__init__(driver_class=terminal.Driver, ansi_color=colourless() or None)
+        self.stylesheet = Sheet(variables=self.get_css_variables())
         self.taste = taste or Taste()
         dress(self, self.taste.theme)
         self.keymap: keys.Keymap = keymap or {}
