@@ -259,6 +259,11 @@ def test_looking_seldom_changes_nothing(
     assert sample(model, prompts, HOT, end_ids=end_ids, rows=3, seed=SEED) == expected
 
 
+def test_a_card_is_not_made_to_wait_for_the_host_at_every_token() -> None:
+    assert generation._look(torch.device("cpu")) == 1  # nothing waits there, and nothing is drawn in vain
+    assert generation._look(torch.device("cuda")) >= 4
+
+
 def test_the_cache_is_reserved_once(model: PreTrainedModel) -> None:
     slots = Slots(model, 2, 12)
     with torch.no_grad(), attending(model, slots):

@@ -14,7 +14,7 @@ import torch
 from safetensors import SafetensorError
 
 from rlhf_tui.errors import DiskError, UserError
-from rlhf_tui.model.roles import Roles
+from rlhf_tui.model.roles import Role, Roles
 from rlhf_tui.runs.events import Alert, Event, Metric, Progress
 from rlhf_tui.settings import GuardSettings, PpoSettings, RunSettings
 from rlhf_tui.training import guards
@@ -26,6 +26,7 @@ from rlhf_tui.training.checkpoint import (
     save_checkpoint,
     signed,
 )
+from rlhf_tui.training.guards import NotFinite
 from rlhf_tui.training.ppo import LEARNING, Ppo, TrainPrompt
 from rlhf_tui.training.ppo_run import PpoRun
 from rlhf_tui.training.rollout import Scoring
@@ -492,6 +493,20 @@ def test_a_poisoned_reward_model_stops_the_run(fresh_roles: FreshRoles, prompts:
         train(current, tmp_path)
     assert roles.fingerprint("policy") == before
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("role", LEARNING)
+def test_a_gradient_that_is_not_finite_ends_the_update_before_its_step(
+    role: Role, fresh_roles: FreshRoles, prompts: Prompts
+) -> None:
+    """The loss is finite, and so are all metrics: only the gradient tells."""
+    roles = fresh_roles()
+    current, before = learner(roles, prompts(5)), roles.fingerprint(role)
+    with roles.learning(role):
+        roles.adapter(role)[-1].register_hook(lambda gradient: gradient * math.nan)
+    with pytest.raises(NotFinite, match=f"Update 1 .*: {role} gradient"):
+        current.update()
+    assert roles.fingerprint(role) == before
 
 
 # -- the guards themselves ------------------------------------------------------------------------

@@ -16,7 +16,7 @@ from rlhf_tui.errors import UserError
 from rlhf_tui.model.roles import Roles
 from rlhf_tui.runs.events import Alert, Event, Memory, Stage
 from rlhf_tui.settings import PpoSettings
-from rlhf_tui.training import ppo
+from rlhf_tui.training import objectives, ppo
 from rlhf_tui.training.backoff import RowsInFlight
 from rlhf_tui.training.ppo import LEARNING, Ppo, TrainPrompt
 from rlhf_tui.training.rollout import Scoring
@@ -354,6 +354,28 @@ def test_the_cache_of_keys_and_values_is_gone_before_anything_is_scored(
         current.update()
     finally:
         gc.enable()
+
+
+def test_memory_is_given_back_between_sampling_and_scoring_and_after_the_update(
+    fresh_roles: FreshRoles, prompts: Prompts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    order: list[str] = []
+
+    def noting(place: Any, name: str) -> None:
+        real = getattr(place, name)
+
+        def noted(*arguments: Any, **named: Any) -> Any:
+            order.append(name)
+            return real(*arguments, **named)
+
+        monkeypatch.setattr(place, name, noted)
+
+    for name in ("sample_rollout", "evaluate_rollout", "release", "describe"):
+        noting(ppo, name)
+    noting(objectives, "value_loss")
+    learner(fresh_roles(), prompts(6)).update()
+    calls = [name for name, before in zip(order, [None, *order], strict=False) if name != before]
+    assert calls == ["sample_rollout", "release", "evaluate_rollout", "value_loss", "release", "describe"]
 
 
 def _held(layer: Any) -> bool:

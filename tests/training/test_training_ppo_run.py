@@ -12,7 +12,7 @@ import torch
 
 from rlhf_tui.errors import UserError
 from rlhf_tui.model.roles import Role, Roles
-from rlhf_tui.runs.events import Alert, Checkpoint, Event, Metric, Sample
+from rlhf_tui.runs.events import Alert, Checkpoint, Event, Memory, Metric, Sample, Stage
 from rlhf_tui.settings import GuardSettings, PpoSettings
 from rlhf_tui.training import ppo
 from rlhf_tui.training.batching import Tokens
@@ -196,6 +196,19 @@ def test_the_last_one_is_kept_on_request_or_where_nothing_is_evaluated(fresh_rol
         outcome = play.go()
         assert (outcome.kept, play.bests) == (6, bests)
         assert play.policy() == play.prints[6]
+
+
+def test_the_memory_of_the_first_evaluation_is_measured_before_that_of_an_update(
+    fresh_roles: FreshRoles, prompts: Prompts, tmp_path: Path
+) -> None:
+    """Once: a later one takes no more, and what an update takes is not its."""
+    run, events = real(fresh_roles(), prompts, tmp_path, GuardSettings(action="warn"), updates=2, evaluate_every=1)
+    carry_out(run, tmp_path)
+    order = [event.phase for event in events if isinstance(event, Memory)]
+    assert order == ["evaluation", "sampling", "scoring", "update"]
+    told = [event for event in events if isinstance(event, Memory | Stage)]
+    names = [event.phase if isinstance(event, Memory) else event.name for event in told]
+    assert names[: names.index("evaluation") + 1] == ["evaluating", "evaluation"]
 
 
 # -- what follows from alerts ---------------------------------------------------------------------
