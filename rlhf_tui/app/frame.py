@@ -22,7 +22,7 @@ from rlhf_tui.app import copying, keys, terminal
 from rlhf_tui.app.glyphs import PlainFilter, ascii_wanted
 from rlhf_tui.app.harmless import HarmlessFilter
 from rlhf_tui.app.look import CALM, HEIGHTS, WIDTHS, colourless, dress
-from rlhf_tui.app.screens.dialogs import WritingDialog, error_dialog, give_up_dialog
+from rlhf_tui.app.screens.dialogs import ConfirmDialog, error_dialog, give_up_dialog
 from rlhf_tui.app.sheet import Sheet
 from rlhf_tui.app.themefile import Taste, keep
 from rlhf_tui.errors import UserError
@@ -31,7 +31,8 @@ from rlhf_tui.errors import UserError
 class Frame(App[ReturnType]):
     """An app in our terminal. A subclass calls `begin` when it is mounted.
 
-    A screen says in `keys_named` which keys work on it, and in `command_line` which command does what it shows.
+    A screen says in `keys_named` which keys work on it, in `command_line` which command does what it shows, and in
+    `unstored` what of it would be lost if one left now.
     """
 
     CSS_PATH = "app.tcss"
@@ -88,15 +89,16 @@ class Frame(App[ReturnType]):
         copying.copy(self, copying.text_in(self.screen))
 
     def action_leave(self) -> None:
-        """Leave; runs go on."""
-        self.exit()
+        """Leave; runs go on. Where something that was begun would be lost, after a question."""
+        lost = next((said for screen in self.screen_stack if (said := getattr(screen, "unstored", ""))), "")
+        if not lost:
+            self.exit()
+        elif not isinstance(self.screen, ConfirmDialog):  # once is asked enough
+            self.push_screen(give_up_dialog(lost), lambda yes: self.exit() if yes else None)
 
     async def action_quit(self) -> None:
-        """Leave from wherever one is, after a question where a text would be lost; once is asked enough."""
-        if not any(isinstance(screen, WritingDialog) and screen.unstored for screen in self.screen_stack):
-            self.exit()
-        elif isinstance(self.screen, WritingDialog):
-            self.push_screen(give_up_dialog(), lambda yes: self.exit() if yes else None)
+        """Leave from wherever one is."""
+        self.action_leave()
 
     async def run_action(
         self,

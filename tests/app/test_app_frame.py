@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from typing import Any
 
 import pytest
@@ -13,7 +14,9 @@ from textual.widgets._toast import Toast
 
 from rlhf_tui.app.app import RlhfApp
 from rlhf_tui.app.screens.dialogs import ConfirmDialog, WritingDialog
+from rlhf_tui.app.screens.label import LabelScreen
 from rlhf_tui.app.screens.stage import StageScreen
+from rlhf_tui.preferences.store import NewCompletion
 from rlhf_tui.project import Project
 
 
@@ -75,3 +78,42 @@ async def test_where_nothing_would_be_lost_nothing_is_asked(typed: str, project:
         await writing(pilot)
         await pilot.press("ctrl+q")
         assert app._exit
+
+
+def three_candidates(project: Project) -> None:
+    """Prompts whose completions can be ranked."""
+    with project.store() as store:
+        model = store.add_model("starter", "base")
+        sampling = store.add_generation(temperature=0.9, top_p=1.0, max_new_tokens=128, system_prompt="")
+        for prompt in store.prompts():
+            store.add_completions([NewCompletion(prompt.id, model, sampling, "A third one.", 4, "stop", 3)])
+
+
+@pytest.mark.parametrize("leave", ["escape", "q", "ctrl+q"])
+@pytest.mark.parametrize("mode", [(), ("M", "r", "3", "1")], ids=["a note", "an order"])
+async def test_what_was_begun_of_an_answer_is_given_up_only_after_a_question(
+    leave: str, mode: tuple[str, ...], prompted: Project
+) -> None:
+    three_candidates(prompted)
+    app = RlhfApp(prompted, start="label", clock=itertools.count().__next__)
+    async with app.run_test() as pilot:
+        await pilot.pause()
+        await pilot.press(*(mode or ("n", *"Too long.", "enter")))
+        assert isinstance(app.screen, LabelScreen)
+        await pilot.press(leave)
+        assert isinstance(app.screen, ConfirmDialog)
+        await pilot.press("n")
+        assert isinstance(app.screen, LabelScreen)
+        assert app.screen.unstored
+        await pilot.press(leave, "y")
+        await pilot.pause()
+        assert app._exit == (leave != "escape")
+        assert leave != "escape" or isinstance(app.screen, StageScreen)
+
+
+async def test_labelling_is_left_at_once_where_nothing_was_begun(prompted: Project) -> None:
+    app = RlhfApp(prompted, start="label", clock=itertools.count().__next__)
+    async with app.run_test() as pilot:
+        await pilot.pause()
+        await pilot.press("n", *"Too long.", "enter", "f", "escape")  # answered: the note is stored
+        assert isinstance(app.screen, StageScreen)

@@ -126,10 +126,11 @@ class WritingDialog(ModalScreen[str | None]):
         self._writing.focus()
 
     @property
-    def unstored(self) -> bool:
-        """Whether something has been written here that would be lost."""
+    def unstored(self) -> str:
+        """What to say of a text that has been written here and would be lost; nothing where there is none."""
         texts = [area.text for area in self.query(TextArea)]  # none before it is drawn
-        return any(text.strip() and text != self._start for text in texts)
+        lost = any(text.strip() and text != self._start for text in texts)
+        return "It is not stored: ^s does that." if lost else ""
 
     def action_store(self) -> None:
         """Hand the text back."""
@@ -138,7 +139,7 @@ class WritingDialog(ModalScreen[str | None]):
     def action_close(self) -> None:
         """Give up, after a question if there is something to lose."""
         if self.unstored:
-            self.app.push_screen(give_up_dialog(), self._give_up)
+            self.app.push_screen(give_up_dialog(self.unstored), self._give_up)
         else:
             self.dismiss(None)
 
@@ -151,9 +152,9 @@ class WritingDialog(ModalScreen[str | None]):
         return self.query_one("#writing", TextArea)
 
 
-def give_up_dialog() -> ConfirmDialog:
-    """Whether a text that was begun may be lost."""
-    return ConfirmDialog("Give up what you wrote", "It is not stored: ^s does that. Give it up? n goes on writing.")
+def give_up_dialog(unstored: str) -> ConfirmDialog:
+    """Whether what was begun may be lost; `unstored` says of it why it would be."""
+    return ConfirmDialog("Give up what you wrote", f"{unstored} Give it up? n goes on with it.")
 
 
 def error_dialog(error: UserError) -> TextDialog:

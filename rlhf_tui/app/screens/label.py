@@ -20,6 +20,7 @@ from textual.timer import Timer
 from rlhf_tui.app import keys
 from rlhf_tui.app.labelling import Sitting, described, own_rater
 from rlhf_tui.app.screens import label_draft, label_panels
+from rlhf_tui.app.screens.dialogs import give_up_dialog
 from rlhf_tui.app.screens.label_aside import Gathering
 from rlhf_tui.app.screens.label_looking import Looking
 from rlhf_tui.app.screens.label_panels import Progress
@@ -117,6 +118,13 @@ class LabelScreen(Looking):
         """The sitting, which exists once the screen has begun."""
         assert self._sitting is not None
         return self._sitting
+
+    @property
+    def unstored(self) -> str:
+        """What to say of a note, an order or marks that no answer has been given with."""
+        sitting = self._sitting
+        begun = sitting is not None and sitting.shown is not None and (sitting.note or self._draft.touched)
+        return "What you began to say of this one is stored only with an answer." if begun else ""
 
     @property
     def kind(self) -> str:
@@ -217,8 +225,15 @@ class LabelScreen(Looking):
         self._windows.open(what)
 
     def action_back(self) -> None:
-        """Back to the pairs."""
-        self.dismiss(None)
+        """Back to the pairs; after a question where something was begun."""
+        if self.unstored:
+            self.app.push_screen(give_up_dialog(self.unstored), self._back_if)
+        else:
+            self.dismiss(None)
+
+    def _back_if(self, yes: bool | None) -> None:
+        if yes:
+            self.dismiss(None)
 
     # The sitting
 
