@@ -12,11 +12,13 @@ from rich.text import Text
 from textual.actions import ActionParseResult
 from textual.app import App, ReturnType, ScreenStackError, SystemCommand
 from textual.binding import BindingType
+from textual.command import CommandPalette
 from textual.dom import DOMNode
 from textual.errors import NoWidget
 from textual.events import Event, MouseEvent
 from textual.filter import LineFilter
 from textual.screen import Screen
+from textual.widgets import OptionList
 
 from rlhf_tui.app import copying, keys, terminal
 from rlhf_tui.app.glyphs import PlainFilter, ascii_wanted
@@ -107,6 +109,8 @@ class Frame(App[ReturnType]):
         namespaces: Mapping[str, DOMNode] | None = None,
     ) -> bool:
         """Carry out what a key asks for. A bug in it is kept in a file and told, and the app lives on."""
+        if _has_no_page(str(action), default_namespace):
+            return True
         try:
             return await super().run_action(action, default_namespace, namespaces)
         except Exception as error:
@@ -170,6 +174,13 @@ class Frame(App[ReturnType]):
             self.call_later(self.run_action, call, screen)
 
         return run
+
+
+def _has_no_page(action: str, node: DOMNode | None) -> bool:
+    """Whether a page is to be turned in a list that has no room for a line: Textual 8.2 falls over that."""
+    if "page_" not in action or not isinstance(node, OptionList | CommandPalette):
+        return False
+    return not all(one.scrollable_content_region for one in node.query(OptionList) or [node])
 
 
 def _collect_again() -> None:

@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 from textual import events
+from textual.command import CommandPalette
 from textual.pilot import Pilot
-from textual.widgets import TextArea
+from textual.widgets import OptionList, TextArea
 from textual.widgets._toast import Toast
 
 from rlhf_tui.app.app import RlhfApp
@@ -40,6 +41,22 @@ async def test_a_second_click_on_a_notice_that_the_first_one_closed_is_none(proj
         await pilot.pause()
         assert app._exception is None
         assert isinstance(app.screen, StageScreen)
+
+
+async def test_a_page_in_a_list_without_room_is_not_turned(project: Project) -> None:
+    app = RlhfApp(project)
+    async with app.run_test() as pilot:
+        await pilot.pause()
+        await pilot.press("ctrl+p", "down")
+        commands = app.screen.query_one(OptionList)
+        assert commands.highlighted is not None
+        commands.styles.height = 0
+        await pilot.pause()
+        commands.clear_options().add_options(["one", "two"])
+        commands.highlighted = 0
+        await pilot.press("pagedown", "pageup")
+        assert app.bugs.file is None
+        assert isinstance(app.screen, CommandPalette)
 
 
 async def writing(pilot: Pilot[Any], *typed: str) -> None:
