@@ -29,6 +29,9 @@ from rlhf_tui.app.sheet import Sheet
 from rlhf_tui.app.themefile import Taste, keep
 from rlhf_tui.errors import UserError
 
+#: Seconds that a notice must have left to be shown on another screen, too.
+_BARELY = 0.25
+
 
 class Frame(App[ReturnType]):
     """An app in our terminal. A subclass calls `begin` when it is mounted.
@@ -137,6 +140,12 @@ class Frame(App[ReturnType]):
         trouble = keep(self.taste.file, name) if self.is_running and self.taste.file else ""
         if trouble:
             self.notify(trouble, markup=False, timeout=6)
+
+    def _refresh_notifications(self) -> None:
+        """Show no notice anew that is about to go: Textual 8.2 would wait for a time in the past, and never end."""
+        for notice in [one for one in self._notifications if one.time_left < _BARELY]:
+            self._unnotify(notice, refresh=False)
+        super()._refresh_notifications()
 
     async def on_event(self, event: Event) -> None:
         """A click on a notice that has just gone is none: Textual 8.2 falls over it until all is drawn anew."""

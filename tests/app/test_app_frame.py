@@ -43,6 +43,23 @@ async def test_a_second_click_on_a_notice_that_the_first_one_closed_is_none(proj
         assert isinstance(app.screen, StageScreen)
 
 
+async def test_a_notice_that_is_about_to_go_is_not_shown_on_another_screen(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    app, left = RlhfApp(project), list[float]()
+    monkeypatch.setattr(Toast, "_on_mount", lambda self, _: left.append(self._timeout))  # its timer would never end
+    async with app.run_test(notifications=True) as pilot:
+        app.notify("Something was said.", timeout=60)
+        await pilot.pause()
+        assert len(left) == 1
+        (notice,) = app._notifications
+        late = itertools.count(notice.raised_at + 59.95, 0.02)
+        monkeypatch.setattr("textual.notifications.time", lambda: next(late))
+        await pilot.press("2")
+        await pilot.pause()
+        assert all(seconds > 0 for seconds in left), left
+
+
 async def test_a_page_in_a_list_without_room_is_not_turned(project: Project) -> None:
     app = RlhfApp(project)
     async with app.run_test() as pilot:
