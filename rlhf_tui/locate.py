@@ -45,13 +45,21 @@ def starter_folder() -> Path:
     return cache_folder() / "starter-smollm2-135m-instruct"
 
 
+def as_folder(name: str) -> Path:
+    """The folder that a typed name would be; a '~name' whom nobody knows is left as it is."""
+    try:
+        return Path(name).expanduser()
+    except RuntimeError:
+        return Path(name)
+
+
 def locate(name: str) -> Location:
     """What `name` stands for. Raises UsageError when it is neither the starter, a model folder, nor a hub id."""
     if name == STARTER:
         return Location("starter", name, str(starter_folder()), STARTER_NAME)
-    folder = Path(name).expanduser()
-    if folder.is_dir():
-        if not (folder / "config.json").is_file():
+    folder = as_folder(name)
+    if os.path.isdir(folder):  # False also where nobody may look, or where the name is too long
+        if not os.path.isfile(folder / "config.json"):
             raise UsageError(
                 f"{folder} holds no model.",
                 why="There is no config.json in it.",
@@ -64,7 +72,9 @@ def locate(name: str) -> Location:
     if folder.is_absolute() or name.startswith(("~", ".")):
         raise UsageError(
             f"The model folder {folder} is not there.",
-            why="It was moved or removed, or its disk is not mounted." if not folder.exists() else "It is a file.",
+            why="It was moved or removed, or its disk is not mounted."
+            if not os.path.exists(folder)
+            else "It is a file.",
             todo="Put it back. A run that was made with it needs the same model at the same place; new runs take the "
             "one that model.name names: 'rlhf-tui config set model.name PATH'.",
         )

@@ -13,7 +13,7 @@ from typing import Literal
 
 from rlhf_tui import hub
 from rlhf_tui.errors import UserError
-from rlhf_tui.locate import STARTER, STARTER_LICENCE, STARTER_SIZE, Location, locate, starter_folder
+from rlhf_tui.locate import STARTER, STARTER_LICENCE, STARTER_SIZE, Location, as_folder, locate, starter_folder
 from rlhf_tui.project import Project, require_writable
 from rlhf_tui.settings import ModelSettings, Settings, write
 from rlhf_tui.shape import ModelShape, shape_of
@@ -72,7 +72,7 @@ def find(settings: ModelSettings) -> FoundModel:
     try:
         location = locate(name)
     except UserError as error:
-        kind: Literal["folder", "hub"] = "folder" if Path(name).expanduser().is_absolute() else "hub"
+        kind: Literal["folder", "hub"] = "folder" if as_folder(name).is_absolute() else "hub"
         return FoundModel(name, Path(name).name or name, "gone", kind, problem=error.what, todo=error.todo)
     if location.kind == "starter":
         return _starter()

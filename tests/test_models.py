@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from rlhf_tui import hub, models
+from rlhf_tui.app import model_rows
 from rlhf_tui.errors import UsageError
 from rlhf_tui.project import Project, create_project
 from rlhf_tui.settings import ModelSettings
@@ -99,6 +100,14 @@ def test_a_folder_that_is_gone_is_said_to_be(tmp_path: Path) -> None:
     assert (found.state, found.title) == ("gone", "away")
     assert "is not there" in found.problem
     assert not models.is_here(ModelSettings(name=str(tmp_path / "away")))
+
+
+@pytest.mark.parametrize(
+    "name", ["x" * 3000, "/" + "x" * 3000, "~nobody-of-this-name/model", "/\x00"], ids=["long", "deep", "nobody", "nul"]
+)
+def test_a_name_that_no_folder_can_have_is_said_to_be_gone(name: str) -> None:
+    assert models.find(ModelSettings(name=name)).state == "gone"
+    assert model_rows.told(name)[0]
 
 
 def test_the_shape_of_a_hub_model_is_known_once_its_config_is_here(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -251,7 +251,7 @@ class NewProjectWindow(ModalScreen[Made | None]):
         return text if text in ("", SAMPLE) else str(as_path(text, self._base))
 
     def _readable(self) -> bool:
-        return self._source == SAMPLE or (holds_prompts(self._source) and Path(self._source).is_file())
+        return self._source == SAMPLE or (holds_prompts(self._source) and os.path.isfile(self._source))
 
     def _shown(self) -> bool:
         return self._read is not None and self._read.source == self._source

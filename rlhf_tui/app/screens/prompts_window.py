@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar
@@ -143,7 +144,7 @@ class PromptsWindow(ModalScreen[Added | None]):
 
     def _readable(self) -> bool:
         """Whether the line names a file that may hold prompts."""
-        return not self._source.startswith(HUB) and holds_prompts(self._source) and Path(self._source).is_file()
+        return not self._source.startswith(HUB) and holds_prompts(self._source) and os.path.isfile(self._source)
 
     def _is_shown(self) -> bool:
         return self._looked is not None and self._looked.source == self._source
@@ -174,7 +175,7 @@ class PromptsWindow(ModalScreen[Added | None]):
             )
         if self._readable():
             return tinted("Reading…", "accent")
-        if self._source and Path(self._source).is_file():
+        if self._source and os.path.isfile(self._source):
             return tinted(f"Not a kind of file that holds prompts. Known are {KINDS}.", "warn")
         return tinted(f"Nothing is imported before ⏎. Known are {KINDS}.", "quiet")
 
