@@ -67,3 +67,9 @@ def test_a_value_that_returns_to_its_default_goes_and_comments_stay(before: str,
     file.write_text(before)
     assert settings.write(file, "ppo.updates", 50).ppo.updates == settings.Settings().ppo.updates == 50
     assert file.read_text() == after
+
+
+def test_bounds_are_written_as_a_person_types_them() -> None:
+    bounds = {item.key: item.bounds for item in settings.catalogue()}
+    assert not [key for key, said in bounds.items() if "e+" in said]
+    assert any("1000000" in said for said in bounds.values())

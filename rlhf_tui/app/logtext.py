@@ -105,7 +105,7 @@ def how_it_broke_off(end: Ending | None) -> Content:
 def run_row(run: Listed, state: tuple[str, str, str], now: float, width: int, *, lit: bool) -> Content:
     """A run in the list: its name, its state in words, when it was last heard of."""
     glyph, word, tone = state
-    ago = f"{words.duration(now - run.heard)} ago" if run.heard else ""
+    ago = f"{words.duration(max(now - run.heard, 0.0))} ago" if run.heard else ""
     parts = [
         tinted(run.name.ljust(15), "strong" if lit else ""),
         tinted(f"{glyph} {word}".ljust(13), tone),

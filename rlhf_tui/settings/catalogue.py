@@ -130,10 +130,15 @@ def _kind(field: FieldInfo) -> str:
     return "one of " + ", ".join(str(option) for option in options)
 
 
+def _spelt(bound: float) -> str:
+    """A bound as a person types it: 1000000, not 1e+06."""
+    return f"{bound:.0f}" if bound == round(bound) else f"{bound:g}"
+
+
 def _bounds(field: FieldInfo) -> str:
     words = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below"}
     found = [
-        f"{word} {getattr(constraint, sign):g}"
+        f"{word} {_spelt(getattr(constraint, sign))}"
         for constraint in field.metadata
         for sign, word in words.items()
         if getattr(constraint, sign, None) is not None

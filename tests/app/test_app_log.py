@@ -275,3 +275,9 @@ async def test_what_was_found_is_on_screen_even_where_the_lines_before_it_fill_i
         await until(pilot, lambda: not log_screen(app)._searching)
         await settle(pilot)
         assert "the needle" in "\n".join(text_of(app).splitlines()[3:])
+
+
+def test_a_run_whose_last_word_lies_in_the_future_was_heard_of_just_now(project: Project, write_run: WriteRun) -> None:
+    """A clock that was set back, or another machine's."""
+    run = logtext.listed(write_run(project, "reward", []))
+    assert "0s ago" in logtext.run_row(run, ("○", "x", ""), run.heard - 60, 60, lit=False).plain

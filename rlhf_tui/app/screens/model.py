@@ -237,7 +237,8 @@ class ModelScreen(StageScreen):
         if settings is None:
             return
         parts: list[Content | str] = [model_rows.about_rows(lit), ""] if lit else []
-        parts += [model_rows.plan_body(self._outcome, 86, 40), "", rows(model_about.base_rows(settings)), ""]
+        width = min(self.app.size.width * 4 // 5 - 6, 86)  # of the window, as the style sheet says
+        parts += [model_rows.plan_body(self._outcome, width, 40), "", rows(model_about.base_rows(settings)), ""]
         parts += [rows(model_about.adapter_rows(self.overview, settings)), ""]
         parts += [rows(model_about.project_rows(self.overview)), "", model_about.changed_settings(settings)]
         self.app.push_screen(TextDialog("The model", lines(*parts)))
