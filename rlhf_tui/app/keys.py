@@ -63,12 +63,12 @@ def _stage_actions() -> Iterator[Action]:
 
 REGISTRY: dict[str, tuple[Action, ...]] = {
     "app": (
-        Action("app.help", "question_mark,f1", "?", "Help", "All keys of this screen.", "app.help", rank=8),
+        Action("app.help", "question_mark,f1", "?", "Help", "All keys of this screen.", "app.help", rank=5),
         Action("app.palette", "ctrl+p", "^p", "Commands", "Find a command by its name.", "app.command_palette"),
         Action("app.copy", "y", "y", "Copy CLI", "Show and copy this as a command line.", "app.copy_command", 9),
         Action("app.log", "L", "L", "Log", "The logs of the runs, this stage's first.", "app.show_log", rank=10),
         Action("app.theme", "T", "T", "Theme", "Other colours: dark, light, colour-blind, ansi.", "app.change_theme"),
-        Action("app.leave", "q", "q", "Leave", "Leave the app. A run goes on without it.", "app.leave", rank=7),
+        Action("app.leave", "q", "q", "Leave", "Leave the app. A run goes on without it.", "app.leave", rank=5),
     ),
     "stage": (
         *_stage_actions(),

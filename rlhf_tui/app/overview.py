@@ -37,6 +37,8 @@ KIND_OF_STAGE = {
 STAGE_OF_KIND = {kind: stage for stage, kind in KIND_OF_STAGE.items()}
 ALIVE = ("running", "paused", "queued")
 BROKEN = ("failed", "crashed")
+#: So many judgements are usually enough to train on, whether or not more pairs wait.
+ENOUGH = 100
 _MOMENT = 5.0  # seconds
 _CATCHING_UP = 0.2  # seconds of reading at a look: a key waits no longer than that
 
@@ -210,8 +212,10 @@ class Overview:
             return f"{live.name} is going on: press {number} to watch it."
         if not self.counts.prompts:
             return "Press 2, then i to import prompts from a file, or w to write one. Then generate candidates there."
-        stage = next((name for name, _ in STAGES[1:] if self.mark(name) != "done"), None)
-        return _NEXT[stage]
+        open_still = [name for name, _ in STAGES[1:] if self.mark(name) != "done"]
+        if self.counts.judgements >= ENOUGH or self.mark("reward") == "done":
+            open_still = [name for name in open_still if name != "pairs"]  # pairs that wait keep nobody from going on
+        return _NEXT[open_still[0] if open_still else None]
 
     def missing(self, stage: str) -> UserError | None:
         """What must be there before a stage can start; None when it can."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ import pytest
 from rlhf_tui import settings as settings_module
 from rlhf_tui.app.app import RlhfApp
 from rlhf_tui.app.keys import STAGES
-from rlhf_tui.app.overview import Overview
+from rlhf_tui.app.overview import ENOUGH, Overview
 from rlhf_tui.project import Project
 from rlhf_tui.runs.events import Done, Event, Metric, Progress, Stage
 from rlhf_tui.runs.folder import PAUSED, WAITING, RunFolder, create_run
@@ -299,3 +300,17 @@ def test_a_journal_written_anew_is_folded_anew(
         emit(Metric(1, {"score": 9.0}))
     view.poll()
     assert view.runs["ppo"].state.latest == {"score": 9.0}
+
+
+def test_pairs_that_wait_keep_nobody_from_going_on(prompted: Project, write_run: Callable[..., RunFolder]) -> None:
+    """A stage that was done on the pairs there were, or more judgements than most need: what comes next is later."""
+    view = seen(prompted)
+    assert "Press 2" in view.next_step()
+    view.counts = replace(view.counts, judgements=ENOUGH - 1)
+    assert "Press 2" in view.next_step()
+    view.counts = replace(view.counts, judgements=ENOUGH)
+    assert "Press 3" in view.next_step()
+    write_run(prompted, "reward", [Done("finished")])
+    view = seen(prompted)
+    assert view.counts.pairs_waiting
+    assert "Press 4" in view.next_step()

@@ -164,7 +164,7 @@ async def test_a_failed_run_is_marked_and_explained(
     write_run(labelled, "reward", [Progress(1, 9, "steps"), Done("failed", error=error)])
     shown = (await tour(labelled, (80, 24), text_of))["reward"]
     assert "✗ FAILED" in shown
-    assert "The card is full." in shown
+    assert "The card is full; L says why, and what to do" in shown
     assert "[3 ⚠ Reward]" in shown
 
 

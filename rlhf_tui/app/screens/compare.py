@@ -60,7 +60,8 @@ class CompareScreen(StageScreen):
                 title=table_title(result),
                 note=f"{run.name} {STATES[run.status][1]}",
             )
-        self.query_one("#verdict", Panel).show(lines(verdict(result), two_truths(view)))
+        on = "6: write the model · t: talk to it" if result else ""
+        self.query_one("#verdict", Panel).show(lines(verdict(result), two_truths(view)), note=on)
         self._show_samples(run)
 
     def _show_samples(self, run: Watched | None) -> None:

@@ -11,7 +11,7 @@ from textual.containers import Container
 from textual.content import Content
 
 from rlhf_tui.app import keys, words
-from rlhf_tui.app.overview import Overview
+from rlhf_tui.app.overview import Overview, Watched
 from rlhf_tui.app.screens.stage import StageScreen, progress_body
 from rlhf_tui.app.widgets.panel import Panel, Row, lines, rows, tinted
 
@@ -54,9 +54,7 @@ class ExportScreen(StageScreen):
         self.query_one("#export-result", Panel).show(outcome(result))
         missing = view.missing("export")
         self.query_one("#next", Panel).show(
-            str(missing).replace("\n", " ")
-            if missing
-            else f"Press ⏎ to write the {FORMS[self._chosen][1]}. Nothing is uploaded; the base model stays as it is."
+            str(missing).replace("\n", " ") if missing else next_words(run, result, FORMS[self._chosen])
         )
 
     def action_choose(self, by: int) -> None:
@@ -87,6 +85,17 @@ def choice(chosen: int, dtype: str) -> Content:
             )
         )
     return lines(*found)
+
+
+def next_words(run: Watched | None, result: Mapping[str, Any], chosen: tuple[str, str, str]) -> str:
+    """What to press now: before the export, while it goes on, and when the model is written."""
+    name, title, _ = chosen
+    if run is not None and run.alive:
+        return "The export goes on by itself, also when you leave. Nothing is uploaded."
+    if not result:
+        return f"Press ⏎ to write the {title}. Nothing is uploaded; the base model stays as it is."
+    more = "again" if result.get("format") == name else "too"
+    return f"The model is yours. t talks to it, 2 judges more pairs; ⏎ writes the {title}, {more}."
 
 
 def outcome(result: Mapping[str, Any]) -> Content:

@@ -349,9 +349,10 @@ class LabelScreen(Looking):
         progress = live.state.progress if live else None
         done = f": {progress.done} of {progress.total} {progress.unit}" if progress else ""
         going_on = f"{live.name} is going on{done}." if live else ""
-        sitting = self.sitting
+        rater = self.sitting.rater.handle
+        begin = "⏎ generates candidates" if self.store.counts().prompts else "i imports prompts, w writes one"
         self.view.show_nothing(
-            label_panels.nothing_left(self._progress(), sitting.rater.handle, going_on, self._trouble, self._key)
+            label_panels.nothing_left(self._progress(), rater, going_on, self._trouble, self._key, begin)
         )
 
     def _show_draft(self) -> None:

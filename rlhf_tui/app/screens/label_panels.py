@@ -259,7 +259,14 @@ def clock_time(at: str, *, now: datetime | None = None) -> str:
 # Nothing to judge
 
 
-def nothing_left(progress: Progress, rater: str, going_on: str, trouble: str, key: Callable[[str], str]) -> Content:
+def nothing_left(
+    progress: Progress,
+    rater: str,
+    going_on: str,
+    trouble: str,
+    key: Callable[[str], str],
+    begin: str = "⏎ generates candidates",
+) -> Content:
     """Why there is nothing on screen, and what to do.
 
     `going_on`: the run that may make more, in words; `trouble`: what failed when the next was looked for;
@@ -279,7 +286,7 @@ def nothing_left(progress: Progress, rater: str, going_on: str, trouble: str, ke
             tinted(done, "good"), *(waits or [train]), other, f"{key('label.undo')} goes back to the last answer."
         )
     none = "pair to judge" if progress.kind == "pair" else what
-    return lines(f"There is no {none} yet.", *(waits or [f"{back} and then ⏎ generates candidates."]), other)
+    return lines(f"There is no {none} yet.", *(waits or [f"{back} and then {begin}."]), other)
 
 
 def _rate(label: str, found: Rate) -> Row:

@@ -10,7 +10,7 @@ from textual.binding import BindingType
 from textual.containers import Container
 
 from rlhf_tui.app import keys
-from rlhf_tui.app.overview import Overview, Watched
+from rlhf_tui.app.overview import BROKEN, Overview, Watched
 from rlhf_tui.app.screens.ppo_charts import ChartKeys, read_line
 from rlhf_tui.app.screens.ppo_heldout import HeldOutDialog, best_update
 from rlhf_tui.app.screens.ppo_live import (
@@ -117,7 +117,9 @@ class PpoScreen(ChartKeys, StageScreen):
         self.query_one("#numbers", Panel).show(
             lambda width, _: lines(
                 read_line(read, width) if read else number_line(run, width),
-                kept_line(run) or alert_line(run, width) or state_line(run, time.time()),
+                kept_line(run)
+                or (None if run.status in BROKEN else alert_line(run, width))
+                or state_line(run, time.time()),
             ),
             title=title,
             note=note,

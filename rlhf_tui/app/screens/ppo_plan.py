@@ -6,7 +6,7 @@ from textual.content import Content
 
 from rlhf_tui.app import words
 from rlhf_tui.app.appraisal import LEVELS as LEVELS_OF_REWARD
-from rlhf_tui.app.overview import Overview, Watched
+from rlhf_tui.app.overview import ENOUGH, Overview, Watched
 from rlhf_tui.app.screens.reward import heldout_result
 from rlhf_tui.app.widgets.panel import Row, lines, tinted
 from rlhf_tui.preferences.display import clean
@@ -51,10 +51,10 @@ def readiness(view: Overview) -> Content:
     missing = view.missing("ppo")
     labels = words.plural(view.counts.judgements, "judgement")
     kept = words.plural(view.counts.heldout, "held-out prompt")
-    enough = view.counts.judgements >= 100
+    enough = view.counts.judgements >= ENOUGH
     return lines(
         tinted("⚠ no reward model yet", "warn") if missing else reward_model(view.run("reward")),
-        tinted(f"✓ {labels}", "good") if enough else tinted(f"⚠ {labels}: few; 100 and more is usual", "warn"),
+        tinted(f"✓ {labels}", "good") if enough else tinted(f"⚠ {labels}: few; {ENOUGH} and more is usual", "warn"),
         tinted(f"✓ {kept}, kept for comparing", "good")
         if view.counts.heldout
         else tinted("⚠ no held-out prompts to compare on", "warn"),

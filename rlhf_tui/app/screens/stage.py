@@ -252,7 +252,8 @@ def ending(run: Watched) -> str:
     if done is None:
         return ""
     if done.error:
-        return done.error.get("what", done.message)
+        what = done.error.get("what", done.message).rstrip(".")
+        return f"{what}; L says why, and what to do"
     took = words.duration(run.state.heard - run.state.started)
     return done.message or ("" if took == "-" else f"after {took}")
 
