@@ -39,9 +39,11 @@ class Peaks:
             self._emit(_over(one))
 
     def result(self) -> dict[str, dict[str, int]]:
-        """Bytes taken and planned, by phase, of those that were planned: for the result of a run."""
+        """Bytes taken, planned and reserved, by phase, of those that were planned: for the result of a run."""
         return {
-            phase: {"peak": taken(one), "planned": one.planned} for phase, one in self._largest.items() if one.planned
+            phase: {"peak": taken(one), "planned": one.planned, "reserved": one.reserved}
+            for phase, one in self._largest.items()
+            if one.planned
         }
 
 
@@ -62,10 +64,14 @@ def is_over(one: Memory) -> bool:
     return bool(one.planned) and taken(one) > (1 + ALLOWED) * one.planned
 
 
-def beside_plan(peak: int, planned: int) -> str:
-    """Both in words: '1.64 of 1.73 GiB planned'; how much more it is where that is more than plans are usually off."""
+def beside_plan(peak: int, planned: int, reserved: int = 0) -> str:
+    """All in words: '1.64 of 1.73 GiB planned'; how much more it is where that is more than plans are usually off.
+
+    `reserved` is told where there is any: what torch's allocator held of a card, used or not.
+    """
+    held = f", {reserved / GIB:.2f} reserved" if reserved else ""
     more = f", {peak / planned - 1:.0%} more" if peak > (1 + ALLOWED) * planned else ""
-    return f"{peak / GIB:.2f} of {planned / GIB:.2f} GiB planned{more}"
+    return f"{peak / GIB:.2f} of {planned / GIB:.2f} GiB planned{more}{held}"
 
 
 def _over(one: Memory) -> Alert:

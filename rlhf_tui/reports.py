@@ -115,7 +115,10 @@ def _ppo(result: Mapping[str, Any]) -> str:
 def _memory(result: Mapping[str, Any]) -> list[str]:
     """The peak of each phase beside its plan. Runs of older versions have none."""
     found = result.get("memory") or {}
-    lines = [f"  {clean(phase):<11} {beside_plan(one['peak'], one['planned'])}" for phase, one in found.items()]
+    lines = [
+        f"  {clean(phase):<11} {beside_plan(one['peak'], one['planned'], one.get('reserved', 0))}"
+        for phase, one in found.items()
+    ]
     return ["", "Memory at its peak:", *lines] if lines else []
 
 

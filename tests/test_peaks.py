@@ -36,8 +36,8 @@ def test_a_peak_gets_its_plan_and_everything_else_passes() -> None:
     assert [one.planned for one in told[1:] if isinstance(one, Memory)] == [4 * GIB, 0, 6 * GIB]
     assert len(told) == 4
     assert peaks.result() == {
-        "sampling": {"peak": int(3.5 * GIB), "planned": 4 * GIB},
-        "update": {"peak": int(6.5 * GIB), "planned": 6 * GIB},
+        "sampling": {"peak": int(3.5 * GIB), "planned": 4 * GIB, "reserved": 0},
+        "update": {"peak": int(6.5 * GIB), "planned": 6 * GIB, "reserved": 0},
     }
 
 
@@ -66,6 +66,13 @@ def test_a_run_that_goes_on_keeps_its_earlier_peaks_and_does_not_tell_again() ->
 def test_of_a_card_what_cuda_itself_takes_counts_too() -> None:
     assert taken(Memory("update", 9 * GIB, 9 * GIB, GIB, 2 * GIB)) == 2 * GIB + CONTEXT_BYTES
     assert taken(Memory("update", GIB, 2 * GIB)) == 2 * GIB
+
+
+def test_what_the_allocator_reserved_of_a_card_is_kept_and_told() -> None:
+    _, peaks = heard(Memory("update", GIB, GIB, GIB, 5 * GIB, reserved=6 * GIB))
+    (found,) = peaks.result().values()
+    assert found == {"peak": 5 * GIB + CONTEXT_BYTES, "planned": 6 * GIB, "reserved": 6 * GIB}
+    assert beside_plan(**found) == "5.70 of 6.00 GiB planned, 6.00 reserved"
 
 
 def test_where_nothing_can_be_planned_nothing_is_compared() -> None:

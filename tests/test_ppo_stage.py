@@ -51,7 +51,7 @@ SETTINGS = (
     "guard.action=warn",  # two made-up reward models on an untrained base soon disagree
     "run.threads=1",
 )
-CLOCKS = ("seconds_sampling", "seconds_scoring", "seconds_update", "tokens_per_second")
+CLOCKS = ("seconds_sampling", "seconds_scoring", "seconds_update", "tokens_per_second", "update_tokens_per_second")
 
 
 @pytest.fixture(scope="module")

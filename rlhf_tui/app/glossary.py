@@ -244,6 +244,14 @@ PPO: dict[str, Entry] = {
         "When it drops, look whether another program uses the card; raise ppo.sampling_rows if memory allows.",
         "tok/s",
     ),
+    "update_tokens_per_second": Entry(
+        "tokens a second in updates",
+        "How fast is learnt: the completions' tokens, once for each epoch, by the seconds of the optimiser steps.",
+        "Steady; policy and value each go forward and backward, so it is less than what scoring reaches.",
+        "When it drops, look whether another program uses the card, and whether memory ran out: smaller "
+        "micro-batches and recomputing cost speed. Fewer adapters.layers make it faster.",
+        "learnt/s",
+    ),
     "seconds_sampling": Entry(
         "seconds of sampling",
         "How long the update took to sample its completions.",

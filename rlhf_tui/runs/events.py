@@ -78,7 +78,9 @@ class Sample(msgspec.Struct, frozen=True, tag_field="type", tag="sample"):
 class Memory(msgspec.Struct, frozen=True, tag_field="type", tag="memory"):
     """Memory of the worker in bytes: resident, its peak, allocated on the device, its peak.
 
-    `planned` is what the plan gave the phase, CUDA's own memory included; 0: nothing was planned for it.
+    `planned` is what the plan gave the phase, CUDA's own memory included; 0: nothing was planned for it. `reserved` is
+    the most that torch's allocator took from the device, with what it could not use; journals of older versions have
+    neither.
     """
 
     phase: str
@@ -87,6 +89,7 @@ class Memory(msgspec.Struct, frozen=True, tag_field="type", tag="memory"):
     device: int = 0
     peak_device: int = 0
     planned: int = 0
+    reserved: int = 0
 
 
 class Alert(msgspec.Struct, frozen=True, tag_field="type", tag="alert"):

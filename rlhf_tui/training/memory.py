@@ -23,7 +23,8 @@ def measure(phase: str, device: torch.device) -> Memory:
     """Memory now and at its peak since the last measurement, in bytes.
 
     The process's peak is VmHWM, which Linux sets back on request. Where it can't be, on other systems or when /proc
-    may not be written, it is the peak since the process began. A card's peak is that of torch's allocator.
+    may not be written, it is the peak since the process began. A card's peaks, allocated and reserved, are those
+    of torch's allocator.
     """
     rss = psutil.Process().memory_info().rss
     peak_rss = max(rss, _peak())
@@ -32,8 +33,9 @@ def measure(phase: str, device: torch.device) -> Memory:
     if device.type != "cuda":
         return Memory(phase, rss, peak_rss)
     now, peak = torch.cuda.memory_allocated(device), torch.cuda.max_memory_allocated(device)
+    reserved = torch.cuda.max_memory_reserved(device)
     torch.cuda.reset_peak_memory_stats(device)
-    return Memory(phase, rss, peak_rss, now, peak)
+    return Memory(phase, rss, peak_rss, now, peak, reserved=reserved)
 
 
 def release(device: torch.device) -> None:

@@ -124,6 +124,7 @@ class Ppo:
         self._adapt(values["kl"], len(prompts))
         return values | {
             "tokens_per_second": values["tokens"] / (sampled - began),
+            "update_tokens_per_second": values["tokens"] * self.settings.epochs / (finished - scored),
             "seconds_sampling": sampled - began,
             "seconds_scoring": scored - sampled,
             "seconds_update": finished - scored,

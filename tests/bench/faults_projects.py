@@ -27,7 +27,7 @@ from rlhf_tui.runs.folder import RunFolder, list_runs
 from rlhf_tui.runs.journal import JournalReader
 
 KINDS = ("generate", "reward", "ppo")
-CLOCKS = ("seconds_sampling", "seconds_scoring", "seconds_update", "tokens_per_second")
+CLOCKS = ("seconds_sampling", "seconds_scoring", "seconds_update", "tokens_per_second", "update_tokens_per_second")
 RATER = "me"  # judges during the soak; the reward model learns from 'demo' alone
 _MAKE = """
 import sys

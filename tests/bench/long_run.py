@@ -52,6 +52,7 @@ MEASURED = (
     *("length", "length_max", "eos_rate", "repetition", "entropy", "explained_variance", "policy_loss", "ratio_mean"),
     *("ratio_min", "ratio_max", "clip_fraction", "approx_kl", "value_loss", "policy_grad_norm", "value_grad_norm"),
     *("policy_lr", "value_lr", "seconds_sampling", "seconds_scoring", "seconds_update", "tokens_per_second"),
+    "update_tokens_per_second",
     "first_deviation",
 )
 HELD_OUT = ("heldout_score", "heldout_kl", "heldout_root_kl", "heldout_length", "heldout_eos_rate")

@@ -22,6 +22,7 @@ from rlhf_tui.runs.events import (
     Progress,
     Sample,
     Stage,
+    Stamped,
     decode,
     encode,
 )
@@ -35,7 +36,7 @@ any_event = st.one_of(
     st.builds(Progress, count, count, text),
     st.builds(Metric, count, values),
     st.builds(Sample, count, text, text, values, text),
-    st.builds(Memory, text, count, count, count, count),
+    st.builds(Memory, text, count, count, count, count, count, count),
     st.builds(Alert, st.sampled_from(["note", "warning", "stop"]), text, text, text, text),
     st.builds(Checkpoint, count, text, st.booleans()),
     st.builds(Done, st.sampled_from(["finished", "stopped", "failed"]), text, st.none(), values),
@@ -51,6 +52,11 @@ def test_an_event_is_one_line_and_comes_back(event: Event, now: float) -> None:
     assert stamped is not None
     assert stamped.event == event
     assert stamped.t == pytest.approx(now, abs=1e-6)
+
+
+def test_a_journal_of_an_older_version_has_fewer_figures_of_memory() -> None:
+    line = b'{"v":1,"t":1.0,"type":"memory","phase":"update","rss":1,"peak_rss":2,"device":3,"peak_device":4}'
+    assert decode(line) == Stamped(1.0, Memory("update", 1, 2, 3, 4, planned=0, reserved=0))
 
 
 def test_the_line_is_as_documented() -> None:

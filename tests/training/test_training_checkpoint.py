@@ -90,7 +90,7 @@ def train(
 
 def measured(events: Sequence[Event]) -> dict[int, dict[str, float]]:
     """The metrics of every update, but for those that a clock made."""
-    clocks = ("seconds_sampling", "seconds_scoring", "seconds_update", "tokens_per_second")
+    clocks = ("seconds_sampling", "seconds_scoring", "seconds_update", "tokens_per_second", "update_tokens_per_second")
     return {
         event.step: {name: value for name, value in event.values.items() if name not in clocks}
         for event in events

@@ -49,3 +49,15 @@ def test_where_the_peak_cannot_be_set_back_it_is_the_processs(tmp_path: Path, mo
     second = memory.measure("second", CPU)
     assert second.peak_rss >= first.peak_rss - MIB
     assert first.peak_rss >= first.rss > 0
+
+
+def test_of_a_card_both_peaks_are_told_and_set_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    peaks = {"memory_allocated": 1, "max_memory_allocated": 5, "max_memory_reserved": 7}
+    for name in peaks:
+        monkeypatch.setattr(torch.cuda, name, lambda device, name=name: peaks[name])
+    monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", lambda device: peaks.update(max_memory_reserved=2))
+    card = torch.device("cuda")
+    assert [memory.measure("update", card).reserved for _ in range(2)] == [7, 2]
+    found = memory.measure("update", card)
+    assert (found.device, found.peak_device) == (1, 5)
+    assert memory.measure("update", CPU).reserved == 0

@@ -379,7 +379,8 @@ def test_an_update_reports_finite_numbers_under_the_names_of_the_charts(
             "score score_raw kl kl_k3 kl_coefficient objective length eos_rate entropy approx_kl clip_fraction "
             "ratio_mean ratio_min ratio_max repetition saturation tokens first_deviation policy_loss value_loss "
             "explained_variance policy_grad_norm value_grad_norm length_max score_std "
-            "policy_lr value_lr tokens_per_second seconds_sampling seconds_scoring seconds_update"
+            "policy_lr value_lr tokens_per_second update_tokens_per_second "
+            "seconds_sampling seconds_scoring seconds_update"
         )
         assert set(names.split()) <= set(values)
         assert 0 < values["entropy"] < math.log(375)
@@ -389,6 +390,8 @@ def test_an_update_reports_finite_numbers_under_the_names_of_the_charts(
         assert values["tokens"] == pytest.approx(16 * values["length"])
         assert 0 < values["ratio_min"] <= values["ratio_mean"] <= values["ratio_max"]
         assert 0 <= values["repetition"] < 1
+        learnt = SMALL.epochs * values["tokens"]
+        assert values["update_tokens_per_second"] * values["seconds_update"] == pytest.approx(learnt)
         assert values["objective"] == pytest.approx(values["score"] - 0.05 * values["kl"], abs=1e-5)
     samples = [event for event in events if isinstance(event, Sample)]
     assert [event.step for event in samples] == [1, 1, 2, 2]

@@ -35,7 +35,7 @@ SETTINGS = PpoSettings(
     value_learning_rate=1e-3,
     target_kl=0.0,
 )
-CLOCKS = ("seconds_sampling", "seconds_scoring", "seconds_update", "tokens_per_second")
+CLOCKS = ("seconds_sampling", "seconds_scoring", "seconds_update", "tokens_per_second", "update_tokens_per_second")
 
 
 def learner(roles: Roles, prompts: Sequence[TrainPrompt], events: list[Event] | None = None, **changes: Any) -> Ppo:

@@ -33,7 +33,7 @@ SMALL = PpoSettings(
 FINE = {
     "score": 0.1, "kl": 5.0, "entropy": 1.0, "eos_rate": 0.8, "length": 40.0, "repetition": 0.05, "saturation": 0.0,
 }  # fmt: skip
-CLOCKS = ("seconds_sampling", "seconds_scoring", "seconds_update", "tokens_per_second")
+CLOCKS = ("seconds_sampling", "seconds_scoring", "seconds_update", "tokens_per_second", "update_tokens_per_second")
 
 
 class Stopped(Exception):

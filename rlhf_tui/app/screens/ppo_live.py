@@ -51,6 +51,7 @@ NUMBERS = (
     ("value_grad_norm", "gradient, value"),
     ("policy_lr", "learning rate"),
     ("tokens_per_second", "tokens a second"),
+    ("update_tokens_per_second", "… in updates"),
     ("seconds_sampling", "s sampling"),
     ("seconds_scoring", "s scoring"),
     ("seconds_update", "s updating"),

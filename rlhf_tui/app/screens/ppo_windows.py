@@ -123,7 +123,7 @@ def memory(state: RunState) -> list[Content]:
     return [
         Content.assemble(
             tinted(f"{phase:<11} ", "quiet"),
-            tinted(beside_plan(taken(one), one.planned), "warn" if is_over(one) else ""),
+            tinted(beside_plan(taken(one), one.planned, one.reserved), "warn" if is_over(one) else ""),
         )
         for phase, one in state.peaks.items()
         if one.planned
@@ -168,10 +168,11 @@ def phases(state: RunState, width: int) -> list[Content]:
         for label, seconds in known
     ]
     whole = f"{'together':<9} {'':{room}}  {seconds_words(total):>6}"
-    speed = state.latest.get("tokens_per_second", math.nan)
-    more = (
-        [] if math.isnan(speed) else [tinted(f"{words.number(speed)} {glossary.label('tokens_per_second')}", "quiet")]
-    )
+    more = [
+        tinted(f"{words.number(state.latest[name])} {glossary.label(name)}", "quiet")
+        for name in ("tokens_per_second", "update_tokens_per_second")
+        if name in state.latest
+    ]
     return [*told, tinted(whole, "quiet"), *more, tinted("Means of the last 20 updates.", "quiet")]
 
 
