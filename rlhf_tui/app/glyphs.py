@@ -14,6 +14,7 @@ from rlhf_tui.doctor import lacks_glyphs
 _LOOKS_LIKE = {
     **dict.fromkeys(map(chr, range(0x2500, 0x2580)), "+"),  # frames of Textual's own widgets, and next its blocks
     **dict.fromkeys(map(chr, range(0x2580, 0x25A0)), "#"),
+    **dict(zip("√–★◆°\xa0", "v-*%' ", strict=True)),
     **dict(zip("✓▶·⚠●○‖■✗•", "+>.!*o=#x*", strict=True)),
     **dict(zip("→←↑↓⏎…▼▸±—", "><^v<.v>~-", strict=True)),
     **dict.fromkeys("“”", '"'),

@@ -30,6 +30,11 @@ class StopRequested(Exception):
     """Somebody asked the run to stop; it has saved and now unwinds."""
 
 
+def asked(run: RunFolder, verb: Verb) -> bool:
+    """Whether the run was asked for something that it has not done yet."""
+    return (run.control_dir / verb).exists()
+
+
 def request(run: RunFolder, verb: Verb) -> None:
     """Ask `run` for something. It acts at its next boundary between steps; asking twice is harmless.
 

@@ -29,7 +29,7 @@ from rlhf_tui.app.screens.ppo_live import (
 from rlhf_tui.app.screens.ppo_plan import leash_rows, plan_rows, readiness
 from rlhf_tui.app.screens.ppo_samples import SamplesDialog
 from rlhf_tui.app.screens.ppo_windows import NewsDialog, alerts, kept
-from rlhf_tui.app.screens.stage import STATES, StageScreen, progress_lines, state_line
+from rlhf_tui.app.screens.stage import StageScreen, progress_lines, state_line, state_of
 from rlhf_tui.app.widgets.chartgrid import Charted, ChartGrid
 from rlhf_tui.app.widgets.panel import Panel, lines, rows
 
@@ -110,7 +110,7 @@ class PpoScreen(ChartKeys, StageScreen):
     def _show_numbers(self, run: Watched) -> None:
         """The newest numbers and alert; while a chart is lit, what all charts say at the cursor."""
         grid, state = self.grid, run.state
-        glyph, word, _ = STATES[run.status]
+        glyph, word, _ = state_of(run)
         title = f"{glyph} {word}, update {state.step}" if state.step else f"{glyph} {word}"
         read = grid.readout() if grid.lit else ""
         note = self.beside(grid.range_words())

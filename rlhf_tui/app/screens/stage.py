@@ -20,6 +20,7 @@ from rlhf_tui.app.overview import Overview, Watched
 from rlhf_tui.app.summary import summary, too_small
 from rlhf_tui.app.widgets.panel import Panel, tinted
 from rlhf_tui.app.widgets.status import Ends, KeyLine, StageBar
+from rlhf_tui.runs.control import asked
 
 if TYPE_CHECKING:
     from rlhf_tui.app.app import RlhfApp
@@ -37,6 +38,14 @@ STATES = {
     "failed": ("✗", "FAILED", "bad"),
     "crashed": ("✗", "CRASHED", "bad"),
 }
+
+
+STOPPING = ("■", "STOPPING", "warn")
+
+
+def state_of(run: Watched) -> tuple[str, str, str]:
+    """A run's state as glyph, word and tone; it may take a while until one that was asked to stop has saved."""
+    return STOPPING if run.alive and asked(run.folder, "stop") else STATES[run.status]
 
 
 class StageScreen(Screen[None]):
@@ -180,11 +189,13 @@ class StageScreen(Screen[None]):
 def headline(view: Overview, starting: str, now: float, width: int, machine: str = "") -> tuple[Content, Content]:
     """Line 1: the project on the left; on the right the state of the run in words, pace, and memory or the machine."""
     left = Content.assemble(tinted("rlhf_tui", "accent"), tinted("  ", ""), tinted(view.project.name, "strong"))
+    if not view.project.writable:
+        left = Content.assemble(left, tinted("  read-only", "warn"))
     run = view.live
     if run is None:
         text = f"● starting {starting}…" if starting else "○ idle"
         return left, tinted(text, "accent" if starting else "quiet")
-    glyph, word, tone = STATES[run.status]
+    glyph, word, tone = state_of(run)
     parts = [f"{run.folder.kind} {step_words(run)}".strip()]
     left_over = run.state.pace.left(now)
     if not math.isnan(left_over) and run.status == "running":
@@ -218,7 +229,7 @@ def memory_words(run: Watched) -> str:
 
 def state_line(run: Watched, now: float) -> Content:
     """One line about a run: its state in words, what it is doing, how long it still takes."""
-    glyph, word, tone = STATES[run.status]
+    glyph, word, tone = state_of(run)
     state = run.state
     parts = [tinted(f"{glyph} {word}", tone), tinted(f"  {run.name}", "quiet")]
     if run.alive:

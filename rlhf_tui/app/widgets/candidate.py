@@ -54,16 +54,30 @@ def arrangement(count: int, width: int, height: int, *, stacked: bool) -> Arrang
 class Candidate(TextPane):
     """One candidate. `standing` in its upper border says what has been said of it so far."""
 
-    lit: reactive[bool] = reactive(False, toggle_class="lit")
+    lit: reactive[bool] = reactive(False, toggle_class="lit", init=False)
     folded: reactive[bool] = reactive(False, toggle_class="folded", layout=True)
     #: Where it would be scrolled to if it were long enough: a shorter text waits at its end for the others.
     wanted = 0
-    _label = ""
+    _called, _standing = "", ""
 
     def name_it(self, name: str, standing: str = "") -> None:
         """Set the name and the standing."""
-        self.border_title = Content.assemble(tinted(name, "strong"), f"  {standing}" if standing else "")
-        self._label = f"{name}  {standing}" if standing else name
+        self._called, self._standing = name, standing
+        self._write_label()
+
+    def watch_lit(self) -> None:
+        """The lit one has a sign, too."""
+        self._write_label()
+
+    @property
+    def _label(self) -> str:
+        standing = f"  {self._standing}" if self._standing else ""
+        return f"{'▶ ' if self.lit else ''}{self._called}{standing}"
+
+    def _write_label(self) -> None:
+        mark = tinted("▶ ", "accent") if self.lit else ""
+        standing = f"  {self._standing}" if self._standing else ""
+        self.border_title = Content.assemble(mark, tinted(self._called, "strong"), standing)
         if self.folded:
             self.refresh()
 
