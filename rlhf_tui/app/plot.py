@@ -239,8 +239,7 @@ def _write(texts: list[list[str]], kinds: list[list[int]], y: int, word: str) ->
     """A word on a row, at the end where it hides least of the line; none where there is no room for it."""
     if not 0 <= y < len(texts) or len(word) > len(texts[y]) // 2:
         return
-    starts = (len(texts[y]) - len(word), 0)
-    _put(texts, kinds, min(starts, key=lambda start: _hidden(kinds[y], start, word)), y, word)
+    _put_at_best(texts, kinds, [(y, len(texts[y]) - len(word)), (y, 0)], word)
 
 
 def _write_beside(texts: list[list[str]], kinds: list[list[int]], x: int, word: str) -> None:
@@ -248,12 +247,15 @@ def _write_beside(texts: list[list[str]], kinds: list[list[int]], x: int, word: 
     if not texts or len(word) > len(texts[0]) // 2:
         return
     start = x + 1 if x + 1 + len(word) <= len(texts[0]) else x - len(word)
-    y = min((0, len(texts) - 1), key=lambda at: _hidden(kinds[at], start, word))
-    _put(texts, kinds, start, y, word)
+    _put_at_best(texts, kinds, [(0, start), (len(texts) - 1, start)], word)
 
 
-def _hidden(kinds: Sequence[int], start: int, word: str) -> int:
-    return sum(kind in (LINE, WORD) for kind in kinds[start : start + len(word)])
+def _put_at_best(texts: list[list[str]], kinds: list[list[int]], places: Sequence[tuple[int, int]], word: str) -> None:
+    """Write where the least of the line is hidden; nowhere if it would hide another word, or run together with one."""
+    free = [(y, start) for y, start in places if WORD not in kinds[y][max(start - 1, 0) : start + len(word) + 1]]
+    if free:
+        y, start = min(free, key=lambda at: sum(kind == LINE for kind in kinds[at[0]][at[1] : at[1] + len(word)]))
+        _put(texts, kinds, start, y, word)
 
 
 def _put(texts: list[list[str]], kinds: list[list[int]], start: int, y: int, word: str) -> None:

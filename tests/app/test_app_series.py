@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from itertools import pairwise
 
 import pytest
@@ -180,3 +181,13 @@ def test_any_values_in_any_size_give_a_picture_of_that_size(values: list[float],
     for picture in drawn:
         assert len(picture.rows) == len(picture.kinds) == height
         assert all(len(row) == len(kinds) == width for row, kinds in zip(picture.rows, picture.kinds, strict=True))
+
+
+def test_two_words_in_a_chart_do_not_run_together() -> None:
+    """The word of a rule stands at the right end of its row, and so does that of the best step, when it is late."""
+    levels = (plot.Level(2.0, "warns 2"), plot.Level(0.0, "warns 0"))
+    for best in range(10, 21):
+        rows = plot.draw_ascii(series([1.0] * 21), 21, 5, plot.Look(best=best, levels=levels)).rows
+        for row in (rows[0], rows[-1]):
+            assert re.fullmatch(r"[^a-z]*(best)?[^a-z]*(warns [02])?[^a-z]*(best)?[^a-z]*", row), (best, row)
+            assert not re.search(r"[02]best|best(?=warns)", row), (best, row)
