@@ -92,6 +92,7 @@ PUBLISHED_SETTINGS = tree(
     model={"max_prompt_tokens": 128},
     adapters={"rank": 16},
     generate={"batch_size": 16, "max_new_tokens": 256},
+    reward={"ensemble": 1},
     ppo={"rollout_size": 16, "max_new_tokens": 256, "micro_batch_tokens": 4 * 384},
 )
 
@@ -151,9 +152,9 @@ def test_every_part_of_the_ppo_peak_by_hand() -> None:
     by_hand = {
         "weights": 4 * SMALL.parameters,
         "unpacked": 0,
-        # three roles' numbers, two roles' Adam states, one role's gradients, and two roles' numbers and states once
-        # more; heads (8 + 1 numbers) for two, one, one and one
-        "adapters": 4 * (3 * adapter + 2 * 2 * adapter + adapter + 2 * 3 * adapter) + 4 * 9 * (2 + 2 + 1 + 3),
+        # four roles' numbers, two roles' Adam states, one role's gradients, and two roles' numbers and states once
+        # more; heads (8 + 1 numbers) for three, one, one and one
+        "adapters": 4 * (4 * adapter + 2 * 2 * adapter + adapter + 2 * 3 * adapter) + 4 * 9 * (3 + 2 + 1 + 3),
         "cache": 0,
         "activations": 2 * 64 * 4 * (4 * 8 + 2 * 12 + 2 * 6 + 2 * 20 + 7 * 2) + 4 * 4 * 64 * 8,
         "logits": 8 * 64 * 5000,
@@ -211,9 +212,9 @@ def test_heads_that_read_lower_carry_fewer_layers() -> None:
     assert at(0).ppo == end.ppo  # not chosen yet
     assert end.reward.parts.activations - low.reward.parts.activations == (SMALL.layers - 1) * kept
     assert end.reward.parts.adapters - low.reward.parts.adapters == 16 * (SMALL.layers - 1) * own
-    # of the value its numbers, Adam states and the copy that takes an update back, of the reward model its numbers
+    # of the value its numbers, Adam states and the copy that takes an update back, of two reward models their numbers
     fewer = (SMALL.layers - 1) * own
-    assert end.ppo.parts.adapters - low.ppo.parts.adapters == (4 + 8 + 12 + 4) * fewer
+    assert end.ppo.parts.adapters - low.ppo.parts.adapters == (4 + 8 + 12 + 2 * 4) * fewer
     assert end.compare.parts.adapters - low.compare.parts.adapters == 4 * fewer
 
 

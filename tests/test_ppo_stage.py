@@ -38,7 +38,6 @@ SETTINGS = (
     "adapters.rank=4",
     "reward.epochs=1",
     "reward.learning_rate=0.001",
-    "reward.ensemble=2",
     "reward.reference_completions=8",
     "reward.preview_prompts=0",
     "ppo.max_new_tokens=8",
@@ -300,8 +299,20 @@ def test_a_second_model_that_is_damaged_is_told_and_done_without(rewarded: Path)
     (project.runs / "reward-0001" / "fits" / "member-2" / "adapter" / "head.safetensors").unlink()
     done = execute(project, create_run(project, "ppo", overrides=("ppo.updates=1",)))
     assert done.status == "finished"
-    assert next(one.code for one in events(project) if isinstance(one, Alert)) == "no-gold"
+    told = [(one.level, one.code) for one in events(project) if isinstance(one, Alert)]
+    assert told[:2] == [("warning", "gold-damaged"), ("note", "no-gold")]
     assert done.result["end"]["gold"] is None
+
+
+def test_a_run_without_a_second_model_says_so_and_how_to_get_one(rewarded: Path, finished: Project) -> None:
+    project = copied(rewarded, "alone")
+    shutil.rmtree(project.runs / "reward-0001" / "fits" / "member-2")  # as with reward.ensemble=1
+    done = execute(project, create_run(project, "ppo", overrides=("ppo.updates=1",)))
+    (told,) = [one for one in events(project) if isinstance(one, Alert) and one.code == "no-gold"]
+    assert told.level == "note"
+    assert "reward.ensemble=2" in told.remedy
+    assert done.result["end"]["gold"] is None
+    assert not any(isinstance(one, Alert) and one.code == "no-gold" for one in events(finished))
 
 
 # -- in words -------------------------------------------------------------------------------------

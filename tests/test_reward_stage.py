@@ -34,7 +34,6 @@ SETTINGS = (
     "reward.patience=0",
     "reward.learning_rate=0.001",
     "reward.save_every=2",
-    "reward.ensemble=2",
     "reward.folds=2",
     "reward.reference_completions=8",
     "reward.preview_prompts=1",
@@ -323,9 +322,9 @@ def test_a_rater_nobody_knows_is_refused_before_anything_is_trained(finished: Pr
 
 
 def test_held_out_prompts_that_are_all_too_long_cost_only_the_preview(tiny_folder: Path, tmp_path: Path) -> None:
-    quick = ("adapters.rank=4", "reward.epochs=1", "reward.reference_completions=4", "ppo.max_new_tokens=4")
-    overrides = (*quick, "model.max_prompt_tokens=64", "run.threads=1", f"model.name={tiny_folder}")
-    project = create_project(tmp_path / "p", overrides=overrides)
+    quick = ("adapters.rank=4", "reward.epochs=1", "reward.ensemble=1", "reward.reference_completions=4")
+    small = ("model.max_prompt_tokens=64", "ppo.max_new_tokens=4", "run.threads=1", f"model.name={tiny_folder}")
+    project = create_project(tmp_path / "p", overrides=(*quick, *small))
     rows = [{"prompt": f"Number {n}?", "chosen": f"It is {n}.", "rejected": "No.", "split": "train"} for n in range(12)]
     rows.append({"prompt": "long " * 500, "chosen": "Yes.", "rejected": "No.", "split": "heldout"})
     labels = tmp_path / "labels.jsonl"

@@ -21,6 +21,7 @@ SETTINGS = (
     "reward.epochs=1",
     "reward.learning_rate=2e-4",
     "reward.head_learning_rate=2e-4",
+    "reward.ensemble=1",  # a second one would take minutes more; seven updates are too few to exploit the first
     "reward.reference_completions=32",
     "reward.preview_prompts=2",
     "ppo.updates=7",

@@ -109,8 +109,8 @@ def _add_second_model(context: StageContext, roles: Roles, reward_run: str) -> N
     try:
         read_manifest(folder, "reward")
     except UserError as error:
-        message = "The second reward model cannot be read: there is no second opinion."
-        context.emit(Alert("warning", "no-gold", message, why=error.what, remedy=error.todo))
+        message = "The second reward model cannot be read, and is done without."
+        context.emit(Alert("warning", "gold-damaged", message, why=error.what, remedy=error.todo))
         return
     roles.restore("reward", folder)
     roles.copy("reward", "gold")

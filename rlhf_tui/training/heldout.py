@@ -86,6 +86,11 @@ class Heldout:
     def __len__(self) -> int:
         return len(self._prompts)
 
+    @property
+    def has_second_opinion(self) -> bool:
+        """Whether a second reward model judges what is drawn."""
+        return self._gold is not None
+
     def evaluate(self, update: int) -> Evaluation:
         """Look at the policy as it is now. Emits the numbers and two samples; raises NotFinite for NaN or infinity."""
         self._emit(Stage("evaluating", f"after update {update}"))

@@ -131,6 +131,8 @@ class PpoRun:
         """
         self._emit(Progress(self.done, self.ppo.settings.updates, "updates"))
         if self.done == 0 and self._start is None and self._heldout:
+            if not self._heldout.has_second_opinion:
+                self._tell([_no_gold()])
             self._evaluate()
             self._emit(measure("evaluation", self.roles.base.device))
             boundary(lambda: save(self))
@@ -311,6 +313,16 @@ class PpoRun:
 
 def _evaluation(facts: Mapping[str, Any] | None) -> Evaluation | None:
     return Evaluation(**facts) if facts else None
+
+
+def _no_gold() -> Alert:
+    return Alert(
+        "note",
+        "no-gold",
+        "There is no second reward model: when the policy learns to exploit a fault of the first, nothing tells.",
+        why="reward.ensemble was 1 when the reward model was trained, or the folder of that run is gone or damaged.",
+        remedy="For a second opinion set reward.ensemble=2, train the reward model again, and then start PPO.",
+    )
 
 
 def _best_is_lost(checkpoints: Path) -> Alert:

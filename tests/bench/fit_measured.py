@@ -47,6 +47,7 @@ SMALL = (
     "ppo.minibatches=1",
     "ppo.micro_batch_tokens=496",
     "reward.micro_batch_tokens=496",
+    "reward.ensemble=1",  # no second reward model is on the base that is measured
 )
 NF4 = ("model.quantisation=nf4", "ppo.sampling_weights=quantised")  # by 'auto' a clock would decide
 

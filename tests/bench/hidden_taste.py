@@ -61,6 +61,7 @@ SETTINGS = (
     "generate.batch_size=48",
     "reward.epochs=4",
     "reward.learning_rate=2e-4",
+    "reward.ensemble=1",  # the judge is known: it is asked itself, and the hour is for the policy
     "reward.reference_completions=32",
     "reward.preview_prompts=0",
     "ppo.max_new_tokens=40",

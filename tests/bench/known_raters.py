@@ -35,6 +35,7 @@ from pathlib import Path
 WORDS = frozenset(("you", "your", "yours", "yourself", "can", "help", "try"))
 SLIPS = 0.1
 SETTINGS = (
+    "reward.ensemble=1",  # it is the first that is measured
     "reward.reference_completions=16",
     "reward.preview_prompts=0",
     "ppo.max_new_tokens=16",

@@ -84,6 +84,8 @@ class Scripted:
 class Looks:
     """Stands for the held-out prompts."""
 
+    has_second_opinion = True
+
     def __init__(self, numbers: dict[int, dict[str, float]]) -> None:
         self.numbers, self.updates = numbers, list[int]()
 
@@ -439,31 +441,39 @@ def test_an_adapter_under_a_head_of_zeros_has_until_its_second_step(
 # -- a reward model that can be cheated -----------------------------------------------------------
 
 
-def test_a_reward_for_length_is_found_out_and_the_policy_is_from_before_the_hack(
-    fresh_roles: FreshRoles, prompts: Prompts, tmp_path: Path
-) -> None:
-    """The judge pays for length; what is wanted is about 7 tokens. The second opinion rises, then falls."""
-    events: list[Event] = []
+def hacked(
+    roles: Roles, asked: Sequence[TrainPrompt], folder: Path, *, gold: Judge | None, updates: int
+) -> tuple[PpoRun, Heldout]:
+    """A run whose judge pays for length, and whose guards look at nothing but scores and length."""
     settings = PpoSettings(
-        updates=60, rollout_size=24, max_new_tokens=20, micro_batch_tokens=4096, temperature=1.0, minibatches=1,
+        updates=updates, rollout_size=24, max_new_tokens=20, micro_batch_tokens=4096, temperature=1.0, minibatches=1,
         policy_learning_rate=0.02, value_learning_rate=0.02, kl_coefficient=0.0, missing_eos_penalty=0.0,
         evaluate_every=2, evaluate_prompts=32, score_clip=10.0, warmup_updates=0,
     )  # fmt: skip
-    roles, asked = fresh_roles(layers=2), prompts(40)
 
     def proxy(sequences: Sequence[Tokens]) -> list[float]:
         return [float(len(one.response)) for one in sequences]
 
-    def gold(sequences: Sequence[Tokens]) -> list[float]:
-        return [-abs(len(one.response) - 7.0) for one in sequences]
-
+    events: list[Event] = []
     learner = Ppo(roles, asked[:8], settings, Scoring(6.0, 5.0), seed=3, emit=events.append, judge=proxy)
     heldout = Heldout(roles, asked[8:40], learner.explore, seed=3, emit=events.append, gold=gold)
     guard = GuardSettings(max_kl=1e4, kl_budget=1e4, length_drift=1.3, max_repetition=1.0)
-    run = PpoRun(learner, guard, emit=events.append, checkpoints=tmp_path, heldout=heldout)
+    return PpoRun(learner, guard, emit=events.append, checkpoints=folder, heldout=heldout), heldout
+
+
+def test_a_reward_for_length_is_found_out_and_the_policy_is_from_before_the_hack(
+    fresh_roles: FreshRoles, prompts: Prompts, tmp_path: Path
+) -> None:
+    """What is wanted is about 7 tokens: the second opinion rises, then falls."""
+
+    def gold(sequences: Sequence[Tokens]) -> list[float]:
+        return [-abs(len(one.response) - 7.0) for one in sequences]
+
+    run, heldout = hacked(fresh_roles(layers=2), prompts(40), tmp_path, gold=gold, updates=60)
     outcome = run.run(save=lambda current: None, boundary=lambda save: None)
     assert outcome.ended == "gold-falls"
-    assert outcome.updates < settings.updates
+    assert outcome.updates < 60
+    assert "no-gold" not in {one.code for one in outcome.alerts}
     assert "length-drift" in {one.code for one in outcome.alerts}
     assert outcome.best is not None
     assert outcome.end is not None
@@ -476,3 +486,17 @@ def test_a_reward_for_length_is_found_out_and_the_policy_is_from_before_the_hack
     assert outcome.best.length < 12 < outcome.end.length
     again = heldout.evaluate(outcome.kept)
     assert again == outcome.best  # the roles are those of that policy
+
+
+def test_without_a_second_opinion_the_hack_goes_on_and_the_run_has_said_so_at_its_start(
+    fresh_roles: FreshRoles, prompts: Prompts, tmp_path: Path
+) -> None:
+    run, _ = hacked(fresh_roles(layers=2), prompts(40), tmp_path, gold=None, updates=16)
+    outcome = run.run(save=lambda current: None, boundary=lambda save: None)
+    assert outcome.ended == "finished"
+    assert outcome.start is not None
+    assert outcome.best is not None
+    assert outcome.best.length > 1.5 * outcome.start.length  # by the judge alone the best one is of the hack
+    told = outcome.alerts[0]
+    assert (told.update, told.level, told.code) == (0, "note", "no-gold")
+    assert [one.code for one in outcome.alerts].count("no-gold") == 1
