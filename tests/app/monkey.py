@@ -180,7 +180,7 @@ class Monkey:
         self._look(app, drafts)
 
     async def _do_something(self, app: Frame[Any]) -> None:
-        in_front = not isinstance(app.screen, StageScreen | HomeScreen)
+        in_front = not isinstance(app.screen, StageScreen | HomeScreen | LabelScreen)
         weights = _IN_FRONT if in_front else _ON_A_STAGE
         kind = self.random.choices(list(weights), list(weights.values()))[0]
         width, height = app.size
@@ -292,7 +292,7 @@ class Monkey:
             # what a key has begun in a thread ends in the cage
             await asyncio.get_running_loop().run_in_executor(ThreadPoolExecutor(1), self._threads.shutdown)
             self._judge(self.cage.watch.taken())
-        return done + 1
+        return max(done, 1)
 
     async def _leave(self, pilot: Pilot[Any]) -> None:
         """Go the ordinary way out: esc until a stage or Home is on top, then q."""

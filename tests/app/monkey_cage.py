@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import platform
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -75,6 +76,7 @@ def caged(root: Path) -> Iterator[Cage]:
     (root / "here" / "more [bold]\u202e.jsonl").write_text('{"prompt": "One more?"}\nnot json\n')
     kept = {name: value for name, value in os.environ.items() if name not in (*SURROUNDINGS, "HF_HOME")}
     before = Path.cwd()
+    platform.processor()  # asks a program, once in a process; a run's record needs it
     with ExitStack() as stack:
         stack.enter_context(patch.dict(os.environ, {**kept, **own}, clear=True))
         watch = stack.enter_context(watching(root))

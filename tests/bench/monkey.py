@@ -6,6 +6,12 @@ From the root of the repository, in an environment with the tests' own packages.
 `tests/app/monkey.py`; what counts as destructive and which keys may ask for it, in `tests/app/monkey_acts.py`. Prints
 the seed, the keys by screen, the actions reached, the acts that were asked for, and whatever was found; the exit
 status is 1 when something was found or a screen was never on top.
+
+What it came to: seed 7, 19,901 keys, no findings; 33 of 34 kinds of screens and windows were on top. The missing one
+was FlagDialog, for labelling was left too soon; since then the monkey stays there longer, and the whole run has not
+been repeated. On the way there, runs of 280 to 2,600 keys with seeds 1 to 7 had found what the app now withstands: a
+click on a notice that had just gone, a notice about to go on a new screen (a freeze), a page key in a list without
+room, names of models that are too long or begin with '~nobody', and texts and notes that were given up unasked.
 """
 
 from __future__ import annotations
