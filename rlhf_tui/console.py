@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 import sys
 import time
 from collections.abc import Callable
 from typing import TextIO
 
+from rlhf_tui.app import words
 from rlhf_tui.app.announcing import for_run
-from rlhf_tui.app.words import progress
+from rlhf_tui.app.state import Pace
 from rlhf_tui.errors import UserError
 from rlhf_tui.preferences.display import clean
 from rlhf_tui.project import Project
@@ -37,20 +39,21 @@ class ConsoleFollower:
         self._open_line = False
         self._printed = 0.0
         self._numbers: dict[str, float] = {}
-        self._started: tuple[float, int] | None = None
+        self._pace = Pace()
 
     def show(self, run: RunFolder, t: float, event: Event) -> None:
         """Print one event of `run`, written at unix time `t`."""
+        if isinstance(event, Launch) or (isinstance(event, Stage) and event.name in ("paused", "resumed")):
+            self._pace.forget()
         match event:
             case Launch():
-                self._started = None
                 self._numbers = {}
             case Stage(name, detail) if run.kind == "demo":
                 self._line(f"\n{name}  ({detail})" if detail else name)
             case Stage(name, detail) if not detail or name == WAITS:
                 self._line(f"  {name}: {detail}" if detail else f"  {name}")
-            case Progress(done, total, unit) if run.kind != "demo":
-                self._progress(t, done, total, unit)
+            case Progress() as progress if run.kind != "demo":
+                self._progress(t, progress)
             case Metric(_, values):
                 known = self._numbers | values  # an evaluation comes beside an update, not in its place
                 self._numbers = {name: known[name] for name in _SHOWN if name in known}
@@ -68,28 +71,27 @@ class ConsoleFollower:
             self._out.flush()
             self._open_line = False
 
-    def _progress(self, t: float, done: int, total: int, unit: str) -> None:
-        text = self._progress_text(t, done, total, unit)
+    def _progress(self, t: float, progress: Progress) -> None:
+        self._pace.add(t, progress)
+        text = self._progress_text(t, progress)
         if self._live:
             width = shutil.get_terminal_size().columns - 1
             self._out.write(f"\r\x1b[2K{text[:width]}")
             self._out.flush()
             self._open_line = True
-        elif done in (0, total) or abs(t - self._printed) >= _QUIET_SECONDS:
+        elif progress.done in (0, progress.total) or abs(t - self._printed) >= _QUIET_SECONDS:
             self._line(text)
             self._printed = t
 
-    def _progress_text(self, t: float, done: int, total: int, unit: str) -> str:
-        # A resumed run begins in the middle, and a stage may count anew: the pace is that since then.
-        # So it does when the clock was set back.
-        if self._started is None or done < self._started[1] or t < self._started[0]:
-            self._started = (t, done)
-        began, first = self._started
-        pace = (t - began) / (done - first) if done > first else 0.0
-        left = f"  {_duration(pace * (total - done))} left" if pace and done < total else ""
+    def _progress_text(self, t: float, progress: Progress) -> str:
+        done, total, unit = progress.done, progress.total, progress.unit
+        left = self._pace.left(t) if done < total else math.nan
+        told = "" if math.isnan(left) else f"  {_duration(left)} left"
         filled = round(_BAR * done / total) if total else 0
         numbers = "  ".join(f"{name.replace('_', '-')} {value:.2f}" for name, value in self._numbers.items())
-        return f"  [{'#' * filled}{'.' * (_BAR - filled)}] {progress(done, total, unit)}{left}  {numbers}".rstrip()
+        return (
+            f"  [{'#' * filled}{'.' * (_BAR - filled)}] {words.progress(done, total, unit)}{told}  {numbers}".rstrip()
+        )
 
     def _line(self, text: str) -> None:
         self.close()

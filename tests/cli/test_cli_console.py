@@ -92,6 +92,16 @@ def test_a_stage_that_counts_anew_starts_its_own_clock(ppo: RunFolder) -> None:
     assert "5/10 updates  0:05 left" in told(ppo, events, Terminal())
 
 
+def test_what_comes_after_training_starts_its_own_clock(ppo: RunFolder) -> None:
+    events: list[tuple[float, Event]] = [
+        (0, Progress(0, 12, "steps")),
+        (800, Progress(12, 12, "steps")),
+        (810, Progress(4, 32, "completions")),
+        (812, Progress(5, 32, "completions")),
+    ]
+    assert "5/32 completions  0:54 left" in told(ppo, events, Terminal())
+
+
 def test_following_a_demo_tells_its_stages_in_order(project: Project, fake_run: Callable[..., RunFolder]) -> None:
     children = [
         fake_run(project, "generate", [Progress(0, 8, "completions"), Progress(8, 8, "completions"), Done("finished")]),
