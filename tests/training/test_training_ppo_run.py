@@ -233,6 +233,18 @@ def test_warn_only_says_so_once(fresh_roles: FreshRoles, tmp_path: Path) -> None
     assert play.alerts == [("warning", "kl-runaway")]
 
 
+@pytest.mark.parametrize("action", ["stop", "rollback", "warn"])
+def test_what_may_be_wanted_is_a_warning_whatever_the_action(
+    action: Any, fresh_roles: FreshRoles, tmp_path: Path
+) -> None:
+    odd = {"entropy": 0.01, "eos_rate": 0.2, "length": 400.0, "saturation": 0.9}
+    looks = {update: {"score": 0.5} for update in (2, 4, 6)}
+    play = Play(fresh_roles(), tmp_path, dict.fromkeys((3, 4), odd), looks, guard=GuardSettings(action=action))
+    outcome = play.go()
+    assert (outcome.ended, outcome.updates, outcome.rollbacks) == ("finished", 6, 0)
+    assert play.alerts == [("warning", code) for code in ("entropy-low", "length-drift", "eos-drop", "saturation")]
+
+
 def test_rollback_goes_on_from_the_best_twice_and_then_stops(fresh_roles: FreshRoles, tmp_path: Path) -> None:
     play = Play(
         fresh_roles(), tmp_path, {3: far(), 5: far(), 8: far()}, {update: {"score": 0.5} for update in (2, 4, 6, 8)},
