@@ -274,11 +274,11 @@ class GuardSettings(Section):
 
     action: Literal["stop", "rollback", "warn"] = Field(
         "stop",
-        description="On a serious alert (too far from the reference, repetition, a held-out score or that of the second "
-        "reward model falling, numbers that are not finite): stop ends the run and keeps the best policy; rollback "
-        "goes back to the best policy, doubles ppo.kl_coefficient, halves the learning rates and goes on (twice, then "
-        "it stops); warn only says so. Entropy, ends, length and saturation are warnings whatever this says: they "
-        "change with many a behaviour that is wanted, too.",
+        description="On a serious alert: stop ends the run and keeps the best policy; rollback goes back to the best "
+        "policy, doubles ppo.kl_coefficient, halves the learning rates and goes on (twice, then it stops); warn only "
+        "says so. Serious are: too far from the reference, repetition, a held-out score or that of the second reward "
+        "model falling, numbers that are not finite. Entropy, ends, length and saturation are warnings whatever this "
+        "says: they change with many a behaviour that is wanted, too.",
     )
     kl_budget: float = Field(
         15.0,
