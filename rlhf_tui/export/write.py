@@ -11,23 +11,22 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from rlhf_tui.errors import UserError
 from rlhf_tui.export.card import Facts, model_card
 from rlhf_tui.export.merged import Check, check_merged, merged_bytes, write_merged, write_tokenizer
 from rlhf_tui.locate import require_disk
+from rlhf_tui.model.base import Base
 from rlhf_tui.model.manifest import HEAD_FILE, MANIFEST
 from rlhf_tui.model.roles import Roles
 from rlhf_tui.training.ppo import TrainPrompt
 
 RECORD = "rlhf_tui.json"
 
-# Nats a token. A faithful merge stays below 1e-4 where the tuned model computes in fp32, and fp16 adds 3e-5 (measured).
-# bf16, in which cards compute, adds its own rounding, 2.2e-3 on the starter, and the more is allowed; a merge into
-# other weights than the tuned ones is 0.07 to 0.2 away and is found in both.
-KL_LIMIT = 1e-3
-KL_LIMIT_BF16 = 2e-2
+# Nats a token between the tuned model and its merge, by what the former computes in. A faithful merge stays below 1e-4
+# in fp32, and fp16 adds 3e-5 (measured). bf16, in which cards compute, rounds by 2.2e-3 itself on the starter, and
+# int8, which rounds what goes into a layer, by 0.037: there the more is allowed. A merge into other weights than those
+# of a 4-bit base is 0.07 to 0.2 away.
+KL_LIMITS = {"float32": 1e-3, "float16": 1e-3, "bfloat16": 2e-2, "int8": 0.1}
 
 
 def export_merged(
@@ -52,20 +51,20 @@ def export_merged(
         write_merged(roles, folder, dtype, report, boundary)
         report("checking the merged model against the tuned one")
         check = check_merged(roles, folder, prompts, boundary)
-        _require_same(check, roles.base.dtype)
+        _require_same(check, roles.base)
         found = {"format": "merged", "dtype": dtype, "check": asdict(check)}
         _finish(folder, replace(facts, check=asdict(check)), {**record, **found})
     return {"path": str(target)} | found
 
 
-def _require_same(check: Check, computed_in: torch.dtype) -> None:
+def _require_same(check: Check, base: Base) -> None:
     """Raise UserError when the merged model is further from the tuned one than rounding explains."""
-    limit = KL_LIMIT_BF16 if computed_in == torch.bfloat16 else KL_LIMIT
-    if check.kl > limit:
+    computed_in = "int8" if base.quantisation == "int8" else str(base.dtype).removeprefix("torch.")
+    if check.kl > (limit := KL_LIMITS[computed_in]):
         raise UserError(
             "The merged model does not answer as the tuned one does.",
             why=f"Their KL is {check.kl:.2g} nats a token; {limit:g} is allowed where the tuned model computes in "
-            f"{str(computed_in).removeprefix('torch.')}.",
+            f"{computed_in}.",
             todo="Export with --set export.dtype=fp32, and report this with the model's name; 'rlhf-tui export "
             "adapter' writes what was trained as it is.",
         )

@@ -332,29 +332,32 @@ def test_a_merge_that_went_wrong_is_noticed(
 
 
 @pytest.mark.parametrize(
-    ("dtype", "kl", "refused"),
+    ("computed_in", "kl", "refused"),
     [
-        (torch.float32, 9e-4, False),
-        (torch.float32, 2e-3, True),
-        (torch.float16, 2e-3, True),
-        (torch.bfloat16, 3e-3, False),  # what bf16 itself rounds
-        (torch.bfloat16, 0.069, True),  # the smallest of a merge into the unquantised weights of a 4-bit base
+        ("float32", 9e-4, False),
+        ("float32", 2e-3, True),
+        ("float16", 2e-3, True),
+        ("bfloat16", 3e-3, False),  # what bf16 itself rounds
+        ("bfloat16", 0.069, True),  # the smallest of a merge into the unquantised weights of a 4-bit base
+        ("int8", 0.038, False),  # what int8 itself rounds
+        ("int8", 0.2, True),
     ],
 )
 def test_a_card_that_rounds_more_is_allowed_more_and_not_everything(
     tiny_folder: Path, tuned: Callable[..., Roles], tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
-    dtype: torch.dtype, kl: float, refused: bool,
+    computed_in: str, kl: float, refused: bool,
 ) -> None:  # fmt: skip
     """A card is made up: the format in which the model computes, and what the comparison finds there."""
     roles = tuned(tiny_folder)
-    roles.base = replace(roles.base, dtype=dtype, device=torch.device("cuda"))
+    told = {"quantisation": "int8"} if computed_in == "int8" else {"dtype": getattr(torch, computed_in)}
+    roles.base = replace(roles.base, device=torch.device("cuda"), **told)
     monkeypatch.setattr("rlhf_tui.export.write.check_merged", lambda *given: merged_module.Check(kl, 0.9, 10))
     if not refused:
         assert export(roles, tmp_path / "out")["check"]["kl"] == kl
         return
     with pytest.raises(UserError, match="does not answer as the tuned one") as refusal:
         export(roles, tmp_path / "out")
-    assert f"is allowed where the tuned model computes in {str(dtype).removeprefix('torch.')}" in refusal.value.why
+    assert f"is allowed where the tuned model computes in {computed_in}." in refusal.value.why
     assert list(tmp_path.iterdir()) == []
 
 
