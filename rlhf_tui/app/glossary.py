@@ -57,7 +57,10 @@ PPO: dict[str, Entry] = {
         "KL to the reference",
         "How far the policy has gone from the model it started as, in nats for a whole completion.",
         "It grows and then settles: a few nats are a clear change of style, 15 is the usual budget.",
-        f"When it grows without the score growing, or passes the budget: {_STEER.lower()}",
+        f"When it grows without the score growing, or passes the budget: {_STEER.lower()} Slightly below 0 is chance, "
+        "for it is an estimate. Below 0 for several updates, the completions are not drawn from the policy that is "
+        "scored, as when a sampler cuts off rare tokens or has another temperature: that is no fault of the reward "
+        "model. This program refuses such settings; report it, and try ppo.sampling_weights as 'quantised'.",
         "KL",
     ),
     "kl_k3": Entry(

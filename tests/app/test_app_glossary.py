@@ -87,3 +87,9 @@ def test_an_entry_is_whole_sentences_and_names_only_settings_that_exist(name: st
 def test_a_number_of_a_later_version_has_its_name_and_no_explanation() -> None:
     assert glossary.label("new_number") == glossary.short("new_number") == "new number"
     assert glossary.explained("new_number") == []
+
+
+def test_a_kl_below_zero_has_its_cause_named_and_it_is_not_the_reward_model() -> None:
+    said = " ".join(text for _, text in glossary.explained("kl"))
+    assert "Below 0 for several updates, the completions are not drawn from the policy that is scored" in said
+    assert "that is no fault of the reward model" in said
