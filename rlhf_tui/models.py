@@ -21,7 +21,7 @@ from rlhf_tui.shape import ModelShape, shape_of
 State = Literal["cached", "folder", "partly here", "to download", "gone"]
 
 #: The roles whose adapters are trained, in the order of the stages.
-TRAINED = ("sft", "reward", "value", "policy")
+TRAINED = ("reward", "value", "policy")
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
@@ -172,6 +173,13 @@ def test_adapters_of_another_base_are_told(project: Project) -> None:
     said = models.belongings(elsewhere, "starter")
     assert "The reward and policy adapters belong to o/old." in said
     assert "refuse" in said
+
+
+def test_adapters_are_of_roles_that_there_are() -> None:
+    """The reward model that only watches is never a project's own."""
+    from rlhf_tui.model.roles import Role
+
+    assert set(models.TRAINED) == set(get_args(Role)) - {"gold"}
 
 
 class GatedRepoError(OSError): ...

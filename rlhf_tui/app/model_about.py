@@ -10,6 +10,7 @@ from textual.content import Content
 from rlhf_tui.app import words
 from rlhf_tui.app.overview import Overview
 from rlhf_tui.app.widgets.panel import Row, lines, rows, tinted
+from rlhf_tui.models import TRAINED
 from rlhf_tui.preferences.display import clean
 from rlhf_tui.settings import SettingInfo, Settings, catalogue, changed, info, value
 
@@ -34,7 +35,7 @@ def base_rows(settings: Settings) -> list[Row]:
 def adapter_rows(view: Overview, settings: Settings) -> list[Row]:
     """The shape of the adapters, and which of them this project has trained."""
     adapters = settings.adapters
-    trained = [role for role in ("policy", "reward", "value", "sft") if view.project.adapter(role).is_dir()]
+    trained = [role for role in sorted(TRAINED) if view.project.adapter(role).is_dir()]
     return [
         Row("rank", str(adapters.rank)),
         Row("alpha", str(adapters.alpha), f"scale {adapters.alpha / adapters.rank:g}"),
