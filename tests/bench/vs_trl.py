@@ -77,12 +77,14 @@ weight with the states, and with the gradient of the states. There ours reaches 
 TRL scores less (about 1386 GFLOP): it reads its old log-probabilities off the logits of sampling, and its reward model
 has no adapter; ours takes a pass of the policy (507 GFLOP, 2.9 s at best) in the update's own shape, so that the first
 ratio is exactly 1. In *realistic* ours works on about as many tokens as there are, TRL on padded rows: its update takes
-no less than in *fixed*.
+no less than in *fixed*. Ours does 116 GFLOP/s in that update, 65 % of the best product.
 
 What 1.4 and 3 would need. 1.4 on *fixed* is a step of 67.9 s: with sampling as it is, scoring and update in 61.5 s,
 which is 158 GFLOP/s or 89 % of the best product for everything together, norms, attention, adapters and optimiser
-included. Without any loss a step would take 61.2 s, 1.55 times less than TRL's. 3 on *realistic* is a step of 34.8 s,
-and its scoring and update alone take 36.8 s at the best rate: it cannot be had with this work on these cores in fp32.
+included. Without any loss a step would take 61.2 s, 1.55 times less than TRL's: this bound does not exclude 1.4, it
+was not reached. Which operations take the rest, `update_speed.py --profile` shows. 3 on *realistic* is a step of
+34.8 s, and its scoring and update alone take 36.8 s at the best rate: it cannot be had with this work on these cores in
+fp32.
 Less work would do it (`adapters.layers` of 10: the layers below run once and learn nothing), but then it is not the
 same on both sides; that, and a card, have not been measured.
 """
