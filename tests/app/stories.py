@@ -92,6 +92,21 @@ def judge(project: Project, pairs: int) -> None:
             queue.refresh(offer.task_id, offer.purpose)
 
 
+def give_more(project: Project) -> None:
+    """Two more answers to every prompt, so that several can be ordered or marked."""
+    with project.store() as store:
+        model = store.add_model("starter", "base")
+        sampling = store.add_generation(temperature=1.2, top_p=1.0, max_new_tokens=128, system_prompt="")
+        for prompt in store.prompts():
+            texts = (f"Nobody knows for sure. {prompt.text}", "That is a good question! Let me think about it aloud.")
+            store.add_completions(
+                [
+                    NewCompletion(prompt.id, model, sampling, text, 11, "stop", seed)
+                    for seed, text in enumerate(texts, start=3)
+                ]
+            )
+
+
 def have_adapter(project: Project, role: str, run: str) -> None:
     """An adapter that a run has made, as far as the app looks at it."""
     project.adapter(role).mkdir(exist_ok=True)

@@ -1,4 +1,4 @@
-"""Every screen at 80x24 and 160x48 in four states of a project, letter by letter.
+"""Every screen at 80x24 and 160x48 in four states of a project, and every way to judge, letter by letter.
 
 After a change that is meant:  RLHF_TUI_WRITE_GOLDENS=1 pytest -n0 tests/app/test_app_goldens.py
 """
@@ -17,7 +17,9 @@ from rich.cells import cell_len
 
 import rlhf_tui
 from rlhf_tui import projects
+from rlhf_tui.runs.events import Done
 from tests.app import stories
+from tests.app.appraising import appraise
 from tests.app.still import StillClock, project_here, standing_still
 from tests.app.touring import SCREENS, Tour, touring, touring_home
 
@@ -53,14 +55,18 @@ def still(tmp_path: Path) -> Iterator[StillClock]:
 
 def compare(state: str, size: Size, shots: Mapping[str, str]) -> None:
     """Each text against its golden, or new goldens where they are asked for."""
-    wrong = []
-    for name, text in shots.items():
-        path = GOLDENS / state / f"{name}-{size[0]}x{size[1]}.txt"
-        if os.environ.get(WRITE):
-            path.parent.mkdir(parents=True, exist_ok=True)
+    seen = {GOLDENS / state / f"{name}-{size[0]}x{size[1]}.txt": text for name, text in shots.items()}
+    known = set((GOLDENS / state).glob(f"*-{size[0]}x{size[1]}.txt"))
+    if os.environ.get(WRITE):
+        (GOLDENS / state).mkdir(parents=True, exist_ok=True)
+        for path in known - set(seen):
+            path.unlink()
+        for path, text in seen.items():
             path.write_text(text, encoding="utf-8")
-            continue
-        golden = path.read_text(encoding="utf-8") if path.exists() else ""
+        return
+    wrong = [f"{path}: a golden of nothing that was seen" for path in sorted(known - set(seen))]
+    for path, text in seen.items():
+        golden = path.read_text(encoding="utf-8") if path in known else ""
         if text != golden:
             told = difflib.unified_diff(golden.splitlines(), text.splitlines(), str(path), "on screen", lineterm="")
             wrong.append("\n".join(told))
@@ -136,10 +142,14 @@ async def test_a_finished_project(still: StillClock, size: Size) -> None:
     project = project_here("my-assistant")
     projects.note(project.root.resolve())
     stories.finish(project)
+    appraise(project)
     still.tick(3600)
     with ExitStack() as chats:
         async with touring(project, size) as tour:
             await every_screen(tour)
+            for name, names in REPORT.items():
+                await tour.visit(name, *names)
+            await whole_report(tour)
             for name, names in WINDOWS.items():
                 await tour.visit(name, *names)
             for name, key in LABELLING.items():
@@ -151,6 +161,27 @@ async def test_a_finished_project(still: StillClock, size: Size) -> None:
     compare("finished", size, home.shots | tour.shots)
 
 
+async def whole_report(tour: Tour) -> None:
+    """The report page by page, to its end."""
+    await tour.press("3")
+    await tour.shoot("reward-report-1", "v")
+    for page in range(2, 12):
+        if await tour.settle() == await tour.shoot(f"reward-report-{page}", "pagedown"):
+            del tour.shots[f"reward-report-{page}"]
+            return await tour.back()
+    raise AssertionError("a report without an end")
+
+
+#: What opens on the Reward screen once there is a report.
+REPORT = {
+    "3-reward-curves": ("3", "c"),
+    "3-reward-again": ("3", "c"),
+    "reward-disagreements": ("3", "d"),
+    "reward-disagreements-next": ("3", "d", "down"),
+    "reward-best": ("3", "b"),
+    "reward-best-next": ("3", "b", "right"),
+}
+
 LABELLING = {
     "label-history": ("h",),
     "label-statistics": ("i",),
@@ -160,10 +191,70 @@ LABELLING = {
 }
 
 
+@pytest.mark.parametrize("size", SIZES)
+async def test_every_verdict(still: StillClock, size: Size) -> None:
+    project = project_here("my-assistant")
+    stories.give_prompts(project)
+    stories.judge(project, 9)
+    stories.write(project, "reward", [*stories.learning(10), Done("finished")])
+    async with touring(project, size) as tour:
+        for level in ("narrow", "not_yet", "broken"):
+            appraise(project, level)
+            await tour.visit(f"3-reward-{level}", "3")
+        stories.judge(project, 1)
+        await tour.visit("3-reward-stale", "3")
+    compare("verdicts", size, tour.shots)
+
+
+@pytest.mark.parametrize("size", SIZES)
+async def test_every_way_to_judge(still: StillClock, size: Size) -> None:
+    project = project_here("my-assistant")
+    stories.give_prompts(project)
+    stories.give_more(project)
+    async with touring(project, size, clock=still) as tour:
+        await tour.shoot("pair", "2", "l")
+        still.tick()
+        await tour.shoot("pair-answered", "k")
+        await tour.shoot("label-how-many", "M", "r")
+        await tour.press("escape")
+        for name, names, begin, rest in WAYS:
+            await tour.shoot(name, "M", *names)
+            still.tick()
+            await tour.shoot(f"{name}-begun", *begin)
+            await tour.shoot(f"{name}-whole", *rest)
+            still.tick()
+            await tour.shoot(f"{name}-answered", "enter")
+        still.tick()
+        await tour.shoot("label-give-up", "a", "escape")
+    compare("judging", size, tour.shots)
+
+
+@pytest.mark.parametrize("size", SIZES)
+async def test_judging_again(still: StillClock, size: Size) -> None:
+    project = project_here("my-assistant")
+    stories.finish(project)
+    appraise(project)
+    async with touring(project, size, clock=still) as tour:
+        await tour.shoot("rejudge", "3", "d", "enter")
+        still.tick()
+        await tour.shoot("reward-disagreements-settled", "k")
+        await tour.back()
+        await tour.visit("3-reward", "3")
+    compare("rejudging", size, tour.shots)
+
+
+#: The ways to judge more than two answers: how to choose it, to begin an answer, and to complete it.
+WAYS = (
+    ("rank", ("r", "4"), ("2", "1"), ("equals_sign", "4", "3")),
+    ("rate", ("m", "4"), ("5", "2"), ("3", "1")),
+    ("accept", ("a", "4"), ("a", "r"), ("r", "a")),
+)
+
+
 # How the goldens are laid out
 
 #: Screens without a window in front, whose frames are all to be seen whole.
-OPEN = re.compile(r"(?!help|label-|model-|prompts-|ppo-[^l]|setting-|doctor-|stop|new-)")
+OPEN = re.compile(r"(?!help|label-|model-|prompts-|ppo-[^l]|reward-|setting-|doctor-|stop|new-)")
 
 
 def goldens() -> list[Path]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -106,9 +106,11 @@ class Tour:
 
 
 @asynccontextmanager
-async def touring(project: Project, size: tuple[int, int], *, busy: bool = False) -> AsyncIterator[Tour]:
-    """A tour of a project's app."""
-    app = RlhfApp(project, rater="ann", machine=BusyMachine() if busy else None, clock=lambda: 0.0)  # type: ignore[arg-type]
+async def touring(
+    project: Project, size: tuple[int, int], *, busy: bool = False, clock: Callable[[], float] = lambda: 0.0
+) -> AsyncIterator[Tour]:
+    """A tour of a project's app; answers are stored only where its `clock` goes on after the candidates appear."""
+    app = RlhfApp(project, rater="ann", machine=BusyMachine() if busy else None, clock=clock)  # type: ignore[arg-type]
     async with app.run_test(size=size) as pilot:
         tour = Tour(pilot)
         await tour.settle()
