@@ -149,6 +149,7 @@ def test_a_model_that_was_damaged_since_is_trained_again(fresh: Path, finished: 
     before = len(lines)
     assert execute(project, run).status == "finished"
     told = [one for one in events(run)[before - 1 :] if isinstance(one, Alert)]
+    told = [one for one in told if one.code != "over-plan"]  # the memory of this process is that of all tests in it
     assert [(one.code, Path(one.message.split()[0]).name) for one in told] == [
         ("fit-damaged", "member-1"),
         ("fit-damaged", "fold-0"),
