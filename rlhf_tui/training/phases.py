@@ -12,7 +12,7 @@ from rlhf_tui.runs.events import Event, EventSink, Memory, Stage
 from rlhf_tui.training.memory import measure, release
 
 # What the phases are called where memory is measured, by the name of the stage in which it happens.
-_CALLED = {"learning": "update"}
+_CALLED = {"learning": "update", "rehearsal": "update"}
 
 
 class PhasePeaks:

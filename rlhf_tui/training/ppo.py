@@ -27,6 +27,7 @@ from rlhf_tui.training.batching import Tokens, micro_batches
 from rlhf_tui.training.memory import measure, release
 from rlhf_tui.training.optimisation import adam, linear, set_rate
 from rlhf_tui.training.ppo_metrics import Tally, describe, sequence_kl
+from rlhf_tui.training.rehearsal import rehearse
 from rlhf_tui.training.rollout import (
     Experience,
     Judge,
@@ -103,6 +104,8 @@ class Ppo:
 
     def update(self) -> dict[str, float]:
         """One round: sample, score, learn. Returns the metrics of the round; raises UserError when it broke down."""
+        if self.done == 0:
+            self._rehearse()
         prompts, began = self._next_prompts(), time.monotonic()
         sizes = self._sizes
         if sizes != self._measured:
@@ -165,6 +168,14 @@ class Ppo:
             one.resume(state.get("scaling", {}).get(role, {}))
 
     # -- one round ----------------------------------------------------------------------------
+
+    def _rehearse(self) -> None:
+        """Find out before the first update whether the largest micro-batch fits that there can be in any."""
+        self._emit(Stage("rehearsal", "a pass of the largest size"))
+        before = self._sizes
+        rehearse(self.roles, self.settings, self.sizes, max(len(prompt.ids) for prompt in self._prompts))
+        release(self.roles.base.device)
+        self._tell_back_off("a pass of the largest size", before)
 
     def _next_prompts(self) -> list[TrainPrompt]:
         """The prompts of this update: all prompts shuffled, again and again, cut into rollouts."""
