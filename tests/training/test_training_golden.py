@@ -1,13 +1,15 @@
 """Published numbers, and the formulas of TRL 1.12 written down again: where they agree with ours, and where they can't.
 
 The right-hand sides here were written from the papers and from reading TRL's PPO trainer (1.12, the last one that has
-it); nothing is imported from it. Published traces that need a certain model's weights (GPT-2's first updates, the two
-losses in the tests of TRL 0.11) can't be had as numbers alone; of those the property that was tested stands here.
+it); only the last tests import it, where it is installed. Published traces that need a certain model's weights (GPT-2's
+first updates, the two losses in the tests of TRL 0.11) can't be had as numbers alone; of those the property that was
+tested stands here.
 """
 
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -267,3 +269,44 @@ def test_without_a_limit_one_token_makes_the_loss_infinite() -> None:
     theirs, _ = trl_policy_loss(new, old, gain, torch.tensor([True]), 0.2)
     assert math.isinf(float(theirs))
     assert math.isfinite(float(objectives.policy_loss(new, old, gain, clip=0.2)))
+
+
+# -- beside the package itself, where it is installed (extra 'bench') ------------------------------
+
+
+@pytest.fixture
+def trl(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """TRL's PPO module. What it imports beside may be missing as well: then it is as if it were not there."""
+    monkeypatch.setenv("TRL_EXPERIMENTAL_SILENCE", "1")
+    return pytest.importorskip("trl.experimental.ppo.ppo_trainer", exc_type=ImportError)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_masked_mean_and_variance_are_those_of_the_package(trl: Any, seed: int) -> None:
+    made, mask = randoms(seed)
+    values = made["values"]
+    torch.testing.assert_close(objectives.masked_mean(values, mask), trl.masked_mean(values, mask))
+    plain = trl.masked_var(values, mask, unbiased=False)
+    torch.testing.assert_close(objectives.masked_variance(values, mask), plain)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_whitening_is_that_of_the_package_but_for_bessels_correction(trl: Any, seed: int) -> None:
+    made, mask = randoms(seed)
+    values, count = made["values"], int(mask.sum())
+    theirs, kept = (trl.masked_whiten(values, mask, shift_mean=shift)[mask] for shift in (True, False))
+    torch.testing.assert_close(objectives.whiten(values, mask)[mask], theirs * math.sqrt(count / (count - 1)))
+    centre = trl.masked_mean(values, mask)
+    found = objectives.scale_to_unit_deviation(values, mask)[mask]
+    torch.testing.assert_close(found - centre, (kept - centre) * math.sqrt(count / (count - 1)))
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_what_is_written_down_here_of_the_package_is_what_it_does(trl: Any, seed: int) -> None:
+    made, mask = randoms(seed)
+    values = made["values"]
+    assert torch.equal(trl_mean(values, mask), trl.masked_mean(values, mask))
+    for keep in (True, False):
+        torch.testing.assert_close(
+            trl_whiten(values, mask, keep_mean=keep), trl.masked_whiten(values, mask, shift_mean=not keep)
+        )
