@@ -10,6 +10,7 @@ from typing import Any
 
 from textual._context import visible_screen_stack
 from textual.app import App
+from textual.message_pump import MessagePump
 from textual.pilot import Pilot
 
 from rlhf_tui.app.app import RlhfApp
@@ -73,11 +74,25 @@ class Tour:
         """
         while any(timer._repeat == 0 and timer._task and not timer._task.done() for timer in self.app.screen._timers):
             await asyncio.sleep(0.001)  # what waits until nothing has been typed for a moment
+        while self.app._batch_count:
+            await asyncio.sleep(0.001)  # nothing is drawn meanwhile: for 50 ms after another stage was gone to
         for _ in range(4):
-            await self.pilot._wait_for_screen()
+            await self._all_here()
             self.app.screen._on_timer_update()
             await self.app.workers.wait_for_complete()
-        await self.pilot._wait_for_screen()
+        await self._all_here()
+
+    async def _all_here(self) -> None:
+        """Until the screen and all on it are mounted, and have done what they were told until then.
+
+        A widget that is laid out before it runs is never told its size: Textual drops the message.
+        """
+        told: list[MessagePump] = []
+        while told != (there := [self.app, *self.app.screen.walk_children(with_self=True)]):
+            for one in there:
+                await one._mounted_event.wait()
+            await self.pilot._wait_for_screen()
+            told = there
 
     async def shoot(self, name: str, *names: str) -> str:
         """Press keys, each once what the one before it does is done, and keep what is then on screen."""
