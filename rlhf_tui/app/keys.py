@@ -17,7 +17,7 @@ from textual.keys import KEY_NAME_REPLACEMENTS, _character_to_key, key_to_charac
 
 from rlhf_tui.errors import UsageError, nearest
 
-When = Literal["always", "live", "idle", "report"]
+When = Literal["always", "live", "idle", "report", "charts"]
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Action:
 
     `call` is the Textual action; `shown` is the key as people write it. `rank` orders the footer (lower
     stays longer when space is short); 0 keeps the action out of the footer. `when` says in which state of
-    the project the footer offers it; 'report': while a report is on screen.
+    the project the footer offers it; 'report': while there is one to read; 'charts': while some are on screen.
     """
 
     id: str
@@ -63,12 +63,12 @@ def _stage_actions() -> Iterator[Action]:
 
 REGISTRY: dict[str, tuple[Action, ...]] = {
     "app": (
-        Action("app.help", "question_mark,f1", "?", "Help", "All keys of this screen.", "app.help", rank=5),
+        Action("app.help", "question_mark,f1", "?", "Help", "All keys of this screen.", "app.help", rank=1),
         Action("app.palette", "ctrl+p", "^p", "Commands", "Find a command by its name.", "app.command_palette"),
         Action("app.copy", "y", "y", "Copy CLI", "Show and copy this as a command line.", "app.copy_command", 9),
         Action("app.log", "L", "L", "Log", "The logs of the runs, this stage's first.", "app.show_log", rank=10),
         Action("app.theme", "T", "T", "Theme", "Other colours: dark, light, colour-blind, ansi.", "app.change_theme"),
-        Action("app.leave", "q", "q", "Leave", "Leave the app. A run goes on without it.", "app.leave", rank=5),
+        Action("app.leave", "q", "q", "Leave", "Leave the app. A run goes on without it.", "app.leave", rank=1),
     ),
     "stage": (
         *_stage_actions(),
@@ -104,7 +104,7 @@ REGISTRY: dict[str, tuple[Action, ...]] = {
         Action("model.up", "up,k", "↑↓", "Models", "The model above.", "move(-1)", rank=3),
         Action("model.down", "down,j", "↓", "Models", "The model below.", "move(1)"),
         Action("model.other", "slash", "/", "Other…", "Name a folder, or a model of the hub.", "other", rank=2),
-        Action("model.fit", "f", "f", "Make fit…", "Lower the settings that keep a stage from fitting.", "make_fit", 4),
+        Action("model.fit", "f", "f", "Make fit…", "Lower the settings that keep a stage from fitting.", "make_fit", 6),
         Action(
             "model.size",
             "a",
@@ -151,7 +151,7 @@ REGISTRY: dict[str, tuple[Action, ...]] = {
         Action("ppo.kept", "k", "k", "Kept", "Checkpoints, the best one, where time and memory go.", "kept", rank=7),
     ),
     "charts": (
-        Action("charts.next", "tab", "tab", "Charts", "Light up the next chart.", "light(1)", rank=4),
+        Action("charts.next", "tab", "tab", "Charts", "Light up the next chart.", "light(1)", 4, "charts"),
         Action("charts.last", "shift+tab", "shift+tab", "Back", "Light up the chart before.", "light(-1)"),
         Action("charts.out", "escape", "esc", "Out", "No chart is lit.", "put_out"),
         Action("charts.first", "home", "home", "First", "In a lit chart: to the first value.", "browse(-1000000)"),
@@ -159,8 +159,10 @@ REGISTRY: dict[str, tuple[Action, ...]] = {
         Action("charts.in", "plus,equals_sign", "+", "Closer", "Half as many steps, in all charts.", "zoom(True)"),
         Action("charts.back", "minus", "-", "Further", "Twice as many steps, in all charts.", "zoom(False)"),
         Action("charts.all", "0", "0", "All steps", "All steps, in all charts.", "zoom(None)"),
-        Action("charts.log", "o", "o", "Log", "Logarithmic scale of the lit chart, or linear.", "log_scale", rank=12),
-        Action("charts.choose", "slash", "/", "Choose", "Choose which numbers have a chart.", "choose", rank=11),
+        Action(
+            "charts.log", "o", "o", "Log", "Logarithmic scale of the lit chart, or linear.", "log_scale", 12, "charts"
+        ),
+        Action("charts.choose", "slash", "/", "Choose", "Choose which numbers have a chart.", "choose", 11, "charts"),
     ),
     "compare": (
         Action("compare.start", "enter", "⏎", "Compare", "Measure before and after.", "start", 1, "idle"),
@@ -455,13 +457,13 @@ def rejudging(screen: str) -> str:
 
 
 def footer(
-    screen: str, width: int, *, live: bool, report: bool = False, keymap: Keymap = MappingProxyType({})
+    screen: str, width: int, *, live: bool, there: Sequence[When] = (), keymap: Keymap = MappingProxyType({})
 ) -> list[tuple[str, str]]:
     """(key, label) pairs for the last line: the most important ones that fit, in registry order.
 
-    `live`: a run is going on; `report`: there is one to read on this screen.
+    `live`: a run is going on; `there`: what else some keys need, 'report' or 'charts'.
     """
-    states = {"always", "live" if live else "idle"} | ({"report"} if report else set())
+    states = {"always", "live" if live else "idle", *there}
     offered = [action for action in actions(screen, keymap) if action.rank and action.when in states]
     kept: set[str] = set()
     used = 1

@@ -45,6 +45,22 @@ def test_the_footer_fits_and_keeps_what_matters_most(screen: str, width: int, li
     assert (first.shown, first.label) in shown
 
 
+@pytest.mark.parametrize("there", [(), ("charts",), ("report",), ("charts", "report")])
+@pytest.mark.parametrize("live", [False, True])
+@pytest.mark.parametrize("screen", [name for name in keys.SCOPES if name != "chat"])
+def test_help_and_the_way_out_are_in_the_last_line_of_80_columns(
+    screen: str, live: bool, there: tuple[keys.When, ...]
+) -> None:
+    shown = [label for _, label in keys.footer(screen, 80, live=live, there=there)]
+    assert {"Help", "Leave"} <= set(shown)
+
+
+def test_keys_of_charts_are_shown_only_where_there_are_charts() -> None:
+    for screen in ("reward", "ppo"):
+        assert "Charts" in dict(keys.footer(screen, 160, live=False, there=("charts",))).values()
+        assert "Charts" not in dict(keys.footer(screen, 160, live=False)).values()
+
+
 @pytest.mark.parametrize("screen", keys.SCOPES)
 def test_help_lists_every_action(screen: str) -> None:
     assert [text for _, text in keys.help_rows(screen)] == [action.help for action in keys.actions(screen)]

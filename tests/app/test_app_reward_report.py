@@ -254,7 +254,7 @@ async def test_a_run_that_failed_after_its_report_is_no_finished_one(
     error = {"what": "The adapter cannot be saved.", "why": "", "todo": ""}
     write_report(report_of("ready"), write_run(labelled, "reward", [Done("failed", error=error)]))
     async with opened(labelled, (80, 24)) as (app, _):
-        assert "The adapter cannot be saved." in text_of(app)
+        assert "The adapter cannot be saved; L says why" in text_of(app)
         assert "Ready" not in text_of(app)
 
 

@@ -40,6 +40,11 @@ class ChartKeys(Base):
         """Whether the charts are on screen now."""
         return True
 
+    @property
+    def there(self) -> Sequence[keys.When]:
+        """Charts to light up, while they are on screen."""
+        return ("charts",) if self.has_charts else ()
+
     def on_chart_grid_read(self) -> None:
         """The values at the cursor stand in a panel."""
         self.renew()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import sqlite3
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any, ClassVar
 
@@ -94,9 +94,9 @@ class RewardScreen(ChartKeys, StageScreen):
         return with_handles(found, self.overview.raters) if found else None
 
     @property
-    def has_report(self) -> bool:
-        """Whether the keys that read one do something."""
-        return self.report is not None
+    def there(self) -> Sequence[keys.When]:
+        """Charts while it trains, the report after that; both where the curves are wanted again."""
+        return (*super().there, *(("report",) if self.report else ()))
 
     @property
     def _finished(self) -> Watched | None:
@@ -110,14 +110,13 @@ class RewardScreen(ChartKeys, StageScreen):
 
     @property
     def has_charts(self) -> bool:
-        """The charts make room for the report."""
-        return bool(self.query_one("#training").display)
+        """The charts make room for the report, unless they are wanted."""
+        run = self.run_shown
+        return self.report is None or (run is not None and run.name == self._curves_of)
 
     def show(self, view: Overview) -> None:
         """Fill whichever layout is up."""
-        run, report = self.run_shown, self.report
-        if run and run.name == self._curves_of:
-            report = None
+        report = None if self.has_charts else self.report
         self.query_one("#training").display = report is None
         self.query_one("#report").display = report is not None
         if report:
@@ -128,7 +127,7 @@ class RewardScreen(ChartKeys, StageScreen):
     def _show_training(self, view: Overview) -> None:
         run = self.run_shown
         panel = self.query_one("#progress", Panel)
-        back = f"{self._key('reward.curves')} shows the report" if self.has_report else ""
+        back = f"{self._key('reward.curves')} shows the report" if self.report else ""
         grid = self.grid
         read = grid.readout() if grid.lit else ""
         if read:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import shlex
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, ClassVar, cast
 
 from textual.app import ComposeResult
@@ -116,7 +116,7 @@ class StageScreen(Screen[None]):
             self.STAGE,
             self.app.size.width,
             live=view.live is not None,
-            report=self.has_report,
+            there=self.there,
             keymap=self.rlhf.keymap,
         )
         self.query_one(KeyLine).show(footer)
@@ -141,9 +141,9 @@ class StageScreen(Screen[None]):
         return said or ("" if self.app.size.width >= ROOMY else self.rlhf.machine_words)
 
     @property
-    def has_report(self) -> bool:
-        """Whether there is a report to read on this screen."""
-        return False
+    def there(self) -> Sequence[keys.When]:
+        """What some keys of this screen need that is there: a report to read, charts to light up."""
+        return ()
 
     def show(self, view: Overview) -> None:
         """Fill the stage's own widgets."""
