@@ -11,6 +11,12 @@ from torch import Tensor
 from rlhf_tui.model.heads import Pooling
 from rlhf_tui.model.roles import Roles
 
+#: What a pass costs however few tokens it has, in tokens. Measured on 2 CPU cores with the starter: a policy pass,
+#: forward and backward, takes 0.62 s for 248 tokens and 1.91 s for 992 (tests/bench/update_speed.py --rows 2 and 8),
+#: which is 1.7 ms for each token and as much as 108 of them for the pass. With PPO's defaults and answers that end
+#: after 40 % of the limit on average, 12 % of the tokens computed are padding (34 % if groups were merely filled).
+PASS_TOKENS = 100
+
 
 @dataclass(frozen=True)
 class Tokens:
@@ -64,20 +70,26 @@ def pad(sequences: Sequence[Tokens], device: torch.device) -> Batch:
 def micro_batches(lengths: Sequence[int], most_tokens: int, rows: Sequence[int] | None = None) -> list[list[int]]:
     """Indices grouped so that rows · longest ≤ `most_tokens`, similar lengths together, longest group first.
 
-    `rows` says how many rows each index brings along (default: one), all as long as its longest. The
+    Of all such cuts this is the one of least work: tokens with their padding, and `PASS_TOKENS` for each
+    group. `rows` says how many rows each index brings along (default: one), all as long as its longest. The
     longest group comes first so that running out of memory happens in the first minute. An index
     beyond the limit stands alone.
     """
-    groups: list[list[int]] = []
-    height = 0
-    for index in sorted(range(len(lengths)), key=lambda i: (-lengths[i], i)):
-        more = 1 if rows is None else rows[index]
-        if groups and (height + more) * lengths[groups[-1][0]] <= most_tokens:
-            groups[-1].append(index)
-            height += more
-        else:
-            groups.append([index])
-            height = more
+    order = sorted(range(len(lengths)), key=lambda i: (-lengths[i], i))
+    work, cut = [0] * (len(order) + 1), [0] * len(order)
+    for start in reversed(range(len(order))):
+        longest, height = lengths[order[start]], 0
+        for end in range(start + 1, len(order) + 1):
+            height += 1 if rows is None else rows[order[end - 1]]
+            if end > start + 1 and height * longest > most_tokens:
+                break
+            needed = PASS_TOKENS + height * longest + work[end]
+            if end == start + 1 or needed <= work[start]:
+                work[start], cut[start] = needed, end
+    groups, start = [], 0
+    while start < len(order):
+        groups.append(order[start : cut[start]])
+        start = cut[start]
     return groups
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 import random
 from collections.abc import Callable, Sequence
 
@@ -14,7 +16,7 @@ from torch import Tensor
 from rlhf_tui.model.heads import Pooling, Reading
 from rlhf_tui.model.roles import Roles
 from rlhf_tui.training.backoff import MicroBatching
-from rlhf_tui.training.batching import Batch, Tokens, micro_batches, pad, pooled
+from rlhf_tui.training.batching import PASS_TOKENS, Batch, Tokens, micro_batches, pad, pooled
 from rlhf_tui.training.features import score_tokens
 from rlhf_tui.training.optimisation import adam, cosine, linear, set_rate
 from rlhf_tui.training.rollout import bare_experiences, deal, response_logprobs, response_values
@@ -42,6 +44,30 @@ def test_micro_batches_by_hand() -> None:
 
 def test_groups_are_filled_as_far_as_the_limit_goes() -> None:
     assert micro_batches([5] * 7, 15) == [[0, 1, 2], [3, 4, 5], [6]]
+
+
+def test_lengths_that_are_far_apart_are_not_padded_to_each_other() -> None:
+    assert micro_batches([400, 40, 380, 30], 2048) == [[0, 2], [1, 3]]
+    assert micro_batches([400, 390, 380, 370], 2048) == [[0, 1, 2, 3]]  # 60 tokens of padding cost less than a pass
+
+
+def work_of(groups: Sequence[Sequence[int]], lengths: Sequence[int], rows: Sequence[int]) -> int:
+    return sum(PASS_TOKENS + max(lengths[i] for i in group) * sum(rows[i] for i in group) for group in groups)
+
+
+@settings(max_examples=60, deadline=None, derandomize=True)
+@given(st.lists(st.tuples(st.integers(1, 600), st.integers(1, 3)), min_size=1, max_size=8), st.integers(300, 2500))
+def test_no_other_cut_is_less_work(given_rows: list[tuple[int, int]], most: int) -> None:
+    """Beside every way to cut the lengths, in their order, into groups within the limit."""
+    lengths, rows = [length for length, _ in given_rows], [height for _, height in given_rows]
+    order = sorted(range(len(lengths)), key=lambda i: (-lengths[i], i))
+    least = math.inf
+    for mask in range(2 ** (len(order) - 1)):
+        ends = [at + 1 for at in range(len(order) - 1) if mask >> at & 1]
+        cut = [order[start:end] for start, end in itertools.pairwise([0, *ends, len(order)])]
+        if all(len(group) == 1 or work_of([group], lengths, rows) - PASS_TOKENS <= most for group in cut):
+            least = min(least, work_of(cut, lengths, rows))
+    assert work_of(micro_batches(lengths, most, rows), lengths, rows) == least
 
 
 def test_padding_by_hand() -> None:
