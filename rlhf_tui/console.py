@@ -72,7 +72,6 @@ class ConsoleFollower:
             self._open_line = False
 
     def _progress(self, t: float, progress: Progress) -> None:
-        self._pace.add(t, progress)
         text = self._progress_text(t, progress)
         if self._live:
             width = shutil.get_terminal_size().columns - 1
@@ -84,6 +83,7 @@ class ConsoleFollower:
             self._printed = t
 
     def _progress_text(self, t: float, progress: Progress) -> str:
+        self._pace.add(t, progress)
         done, total, unit = progress.done, progress.total, progress.unit
         left = self._pace.left(t) if done < total else math.nan
         told = "" if math.isnan(left) else f"  {_duration(left)} left"

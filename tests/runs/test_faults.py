@@ -251,9 +251,9 @@ def test_a_clock_that_was_set_back_gives_no_negative_times() -> None:
         assert not pace.left(at) < 0
     assert pace.seconds_each == 10.0
     follower = ConsoleFollower(sys.stderr)
-    assert "left" not in follower._progress_text(1000.0, 1, 10, "steps")
-    assert "left" not in follower._progress_text(400.0, 2, 10, "steps")
-    assert "1:10 left" in follower._progress_text(410.0, 3, 10, "steps")
+    assert "left" not in follower._progress_text(1000.0, Progress(1, 10, "steps"))
+    assert "left" not in follower._progress_text(400.0, Progress(2, 10, "steps"))
+    assert "1:10 left" in follower._progress_text(410.0, Progress(3, 10, "steps"))
 
 
 def test_a_worker_that_was_suspended_goes_on(start: Start, until: Until) -> None:
