@@ -124,8 +124,7 @@ class Overview:
         Or longer, while there is much to catch up with: a run of a day is read in half a minute then.
         """
         changed = self._look_at_labels()
-        behind = any(not run.reader.caught_up for run in self._watched())
-        return self.poll_runs(max(budget, _CATCHING_UP) if behind else budget) or changed
+        return self.poll_runs(max(budget, _CATCHING_UP) if self.behind else budget) or changed
 
     def poll_runs(self, budget: float = 0.05) -> bool:
         """`poll` without the labels: while somebody is labelling, counting them all would cost after every key."""
@@ -135,6 +134,11 @@ class Overview:
         for run in sorted(self._watched(), key=lambda item: not item.alive):
             changed |= run.read(max(deadline - time.monotonic(), 0.002))
         return changed
+
+    @property
+    def behind(self) -> Watched | None:
+        """A run whose journal has not been read to its end yet, or None."""
+        return next((run for run in self._watched() if not run.reader.caught_up), None)
 
     def _watched(self) -> list[Watched]:
         return [*([self.demo] if self.demo else []), *self.runs.values()]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import replace
@@ -13,6 +14,7 @@ from rlhf_tui import settings as settings_module
 from rlhf_tui.app.app import RlhfApp
 from rlhf_tui.app.keys import STAGES
 from rlhf_tui.app.overview import ENOUGH, Overview
+from rlhf_tui.app.screens.stage import headline
 from rlhf_tui.project import Project
 from rlhf_tui.runs.events import Done, Event, Metric, Progress, Stage
 from rlhf_tui.runs.folder import PAUSED, WAITING, RunFolder, create_run
@@ -314,3 +316,17 @@ def test_pairs_that_wait_keep_nobody_from_going_on(prompted: Project, write_run:
     view = seen(prompted)
     assert view.counts.pairs_waiting
     assert "Press 4" in view.next_step()
+
+
+def test_a_long_journal_says_how_far_it_has_been_read(project: Project, write_run: Callable[..., RunFolder]) -> None:
+    run = write_run(project, "ppo", [Metric(step, {"score": 0.5}) for step in range(20_000)])
+    view, told = Overview(project), list[str]()
+    while not told or view.behind:
+        view.poll_runs(budget=0)
+        told.append(headline(view, "", 0.0, 80)[1].plain)
+    assert told[-1] == "○ idle"
+    assert len(told) > 2
+    assert all(re.fullmatch(rf"● reading {run.name}: \d+ %", text) for text in told[:-1])
+    shares = [int(text.split()[-2]) for text in told[:-1]]
+    assert shares == sorted(shares)
+    assert shares[0] < 100

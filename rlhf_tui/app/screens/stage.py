@@ -192,6 +192,10 @@ def headline(view: Overview, starting: str, now: float, width: int, machine: str
     if not view.project.writable:
         left = Content.assemble(left, tinted("  read-only", "warn"))
     run = view.live
+    behind = view.behind
+    if behind is not None:  # what is shown is of long ago: no pace, no memory
+        text = f"● reading {behind.name}: {words.percent(behind.reader.fraction)}"
+        return left, tinted(text, "accent")
     if run is None:
         text = f"● starting {starting}…" if starting else "○ idle"
         return left, tinted(text, "accent" if starting else "quiet")
