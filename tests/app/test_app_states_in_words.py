@@ -11,9 +11,11 @@ from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 
 import pytest
+from textual.app import App, ComposeResult
 
 from rlhf_tui import projects
 from rlhf_tui.app.glyphs import plain
+from rlhf_tui.app.widgets.options import Options
 from rlhf_tui.project import Project
 from rlhf_tui.runs.control import request
 from rlhf_tui.runs.events import Alert, Done, Event, Stage
@@ -166,3 +168,17 @@ async def test_home(project: Project, drawn: Drawn) -> None:
         os.rename("other", "elsewhere")
         async with touring_home(Path.cwd(), (80, 24)) as tour:
             await seen(tour, drawn, ("● RUNNING ppo-0001 7/40", "▸ ", "✗ its folder is gone", "● 1 run going on"))
+
+
+async def test_the_lit_line_of_a_list_has_a_sign(text_of: Callable[[App[None]], str]) -> None:
+    class Listed(App[None]):
+        def compose(self) -> ComposeResult:
+            yield Options(*(f"  {number}" for number in range(40)))
+
+    app = Listed()
+    async with app.run_test(size=(20, 8)) as pilot:
+        for keys, lit in ((["down"], 1), (["down"] * 9, 10), (["end"], 39), (["home"], 0)):
+            await pilot.press(*keys)
+            await pilot.pause()
+            signed = [line.split() for line in text_of(app).splitlines() if "▶" in line]
+            assert [words[words.index("▶") + 1] for words in signed] == [str(lit)]

@@ -16,6 +16,7 @@ from textual.widgets.option_list import Option
 
 from rlhf_tui.app import keys
 from rlhf_tui.app.screens.label_panels import history_line
+from rlhf_tui.app.widgets.options import Options
 from rlhf_tui.app.widgets.panel import lines, tinted
 from rlhf_tui.app.widgets.textpane import TextPane
 from rlhf_tui.preferences.records import FLAGS, HistoryEntry, Rater
@@ -116,7 +117,7 @@ class HistoryDialog(ModalScreen[int | None]):
         with Vertical(classes="dialog") as box:
             box.border_title = Content("Your answers, newest first")
             box.border_subtitle = Content("⏎ open again · * gold: known to be right · esc close")
-            yield OptionList(id="entries", markup=False)
+            yield Options(id="entries", markup=False)
 
     def on_mount(self) -> None:
         """Fill the list."""
@@ -183,7 +184,7 @@ class RaterDialog(ModalScreen[str | None]):
         with Vertical(classes="dialog small") as box:
             box.border_title = Content("Who judges?")
             box.border_subtitle = Content("⏎ take · n new · e card · c consent · esc close")
-            yield OptionList(*(Option(self._line(rater)) for rater in self._raters), id="people", markup=False)
+            yield Options(*(Option(self._line(rater)) for rater in self._raters), id="people", markup=False)
             yield Static(
                 tinted("Without consent, exports call a rater by a number and leave the card out.", "quiet"),
                 markup=False,
@@ -215,10 +216,10 @@ class RaterDialog(ModalScreen[str | None]):
         self.dismiss(None)
 
     def _line(self, rater: Rater) -> Content:
-        here = tinted("▶ ", "accent") if rater.handle == self._current else Content("  ")
+        here = tinted("✓ ", "good") if rater.handle == self._current else Content("  ")
         card = "card" if rater.card else "no card"
         consent = "may be named in exports" if rater.consent else f"in exports: {rater.public_name}"
-        return Content.assemble(here, tinted(f"{rater.handle:<16} "), tinted(f"{card:<8} {consent}", "quiet"))
+        return Content.assemble("  ", here, tinted(f"{rater.handle:<16} "), tinted(f"{card:<8} {consent}", "quiet"))
 
 
 class ReadingDialog(ModalScreen[None]):

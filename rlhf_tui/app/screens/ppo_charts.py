@@ -15,6 +15,7 @@ from textual.widgets.option_list import Option
 
 from rlhf_tui.app import glossary, keys, words
 from rlhf_tui.app.widgets.chartgrid import ChartGrid
+from rlhf_tui.app.widgets.options import Options
 from rlhf_tui.app.widgets.panel import lines, tinted
 
 if TYPE_CHECKING:
@@ -129,7 +130,7 @@ class ChooseDialog(ModalScreen[Sequence[str] | None]):
         with Vertical(classes="dialog") as box:
             box.border_title = Content("Which numbers have a chart")
             box.border_subtitle = Content("space chart or not · r the usual ones · esc done")
-            yield OptionList(*(Option(self._line(name), id=name) for name in self._known), id="choosing", markup=False)
+            yield Options(*(Option(self._line(name), id=name) for name in self._known), id="choosing", markup=False)
             yield Static("", id="choice", markup=False)
 
     def on_mount(self) -> None:
@@ -177,4 +178,4 @@ class ChooseDialog(ModalScreen[Sequence[str] | None]):
         wanted = name in self._wanted
         mark = tinted("✓ ", "good") if wanted else tinted("· ", "quiet")
         own = "" if glossary.label(name) == name.replace("_", " ") else f"  {name}"
-        return Content.assemble(mark, glossary.label(name), tinted(own, "quiet"))
+        return Content.assemble("  ", mark, glossary.label(name), tinted(own, "quiet"))

@@ -18,6 +18,7 @@ from textual.widgets.option_list import Option
 from rlhf_tui.app import keys, words
 from rlhf_tui.app.screens.reward_page import page
 from rlhf_tui.app.screens.reward_panels import disagreement, names_width
+from rlhf_tui.app.widgets.options import Options
 from rlhf_tui.app.widgets.panel import tinted
 from rlhf_tui.app.widgets.textpane import TextPane
 from rlhf_tui.assessment.records import Disagreement, Preview, Report
@@ -111,7 +112,7 @@ class DisagreementsDialog(ModalScreen[None]):
         with Vertical(classes="dialog tall") as box:
             box.border_title = Content("Largest disagreements: times the model's usual gap")
             box.border_subtitle = Content("⏎ judge again · ↑↓ choose · PgDn read on · esc close")
-            yield OptionList(id="listed", markup=False)
+            yield Options(id="listed", markup=False)
             yield TextPane("Prompt", id="disputed")
             with Container(id="sides"):
                 yield TextPane(id="theirs")
