@@ -22,7 +22,7 @@ from tests.app.monkey_acts import RULES, Act, Press, explained, inventory, watch
 from tests.app.monkey_cage import SCENES
 from tests.app.project_states import add_pairs, judge_all
 
-KEYS, EACH = 1540, 110
+KEYS, EACH = 840, 60
 
 
 @pytest.mark.timeout(600)
