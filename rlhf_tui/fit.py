@@ -29,7 +29,7 @@ _NF4_BYTES = 0.5 + 1 / 64 + 4 / (64 * 256)
 #: The CUDA context with its libraries, which torch's allocator does not see.
 CONTEXT_BYTES = int(0.7 * GIB)
 # On the CPU: the interpreter with torch and transformers, measured.
-_PROCESS = {"cuda": CONTEXT_BYTES, "cpu": int(0.5 * GIB)}
+PROCESS_BYTES = {"cuda": CONTEXT_BYTES, "cpu": int(0.5 * GIB)}
 # What an allocator rounds up and cannot reuse.
 _SLACK = 0.06
 # Logits in fp32, live at once in token_logprobs: this chunk's, and as probabilities.
@@ -409,5 +409,5 @@ class _Count:
     def _moment(self, name: str, phase: str, terms: Mapping[str, int]) -> Moment:
         unpacked = self.number * self.shape.hidden * self.shape.intermediate if self.quantisation != "none" else 0
         bare = Parts(weights=self._weights(), unpacked=unpacked, **terms)
-        overhead = _PROCESS[self.device] + int(_SLACK * bare.total)
+        overhead = PROCESS_BYTES[self.device] + int(_SLACK * bare.total)
         return Moment(name, phase, replace(bare, overhead=overhead))

@@ -17,11 +17,13 @@ class Peaks:
     """An event sink that puts the plan beside every measured peak, and tells once of each phase that is far above it.
 
     `plan` is that of the stage that runs; None where nothing can be planned. `before` are the peaks of earlier
-    executions of the run. Every event goes on to `emit`.
+    executions of the run. `held` is what the process held before the stage began, beyond a process that has just
+    started: on the CPU it is added to the plan. Every event goes on to `emit`.
     """
 
-    def __init__(self, plan: StagePlan | None, emit: EventSink, before: Iterable[Event] = ()) -> None:
+    def __init__(self, plan: StagePlan | None, emit: EventSink, before: Iterable[Event] = (), *, held: int = 0) -> None:
         self._planned = {phase: parts.total for phase, parts in plan.phases.items()} if plan else {}
+        self._held = held
         self._emit = emit
         self._largest: dict[str, Memory] = {}
         for event in before:
@@ -31,7 +33,10 @@ class Peaks:
     def __call__(self, event: Event) -> None:
         if not isinstance(event, Memory):
             return self._emit(event)
-        one = msgspec.structs.replace(event, planned=self._planned.get(event.phase, 0))
+        planned = self._planned.get(event.phase, 0)
+        if planned and not event.peak_device:
+            planned += self._held
+        one = msgspec.structs.replace(event, planned=planned)
         told = one.phase in self._largest and is_over(self._largest[one.phase])
         keep_larger(self._largest, one)
         self._emit(one)

@@ -93,3 +93,14 @@ def test_where_nothing_can_be_planned_nothing_is_compared() -> None:
 )
 def test_in_words(peak: float, said: str) -> None:
     assert beside_plan(int(peak * GIB), 2 * GIB) == said
+
+
+def test_what_earlier_stages_left_in_the_process_is_no_fault_of_the_plan() -> None:
+    told: list[Event] = []
+    peaks = Peaks(PLAN, told.append, held=2 * GIB)
+    peaks(Memory("update", int(8.5 * GIB), int(8.6 * GIB)))  # 6 planned, 2 held before
+    peaks(Memory("sampling", GIB, GIB, 5 * GIB, 5 * GIB))  # on a card it does not count
+    assert [one.planned for one in told if isinstance(one, Memory)] == [8 * GIB, 4 * GIB]
+    assert [one.message for one in told if isinstance(one, Alert)] == [
+        f"More memory than planned in sampling: {beside_plan(5 * GIB + CONTEXT_BYTES, 4 * GIB)}."
+    ]

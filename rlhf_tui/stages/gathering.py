@@ -27,6 +27,8 @@ from rlhf_tui.training.memory import measure
 from rlhf_tui.training.ppo import TrainPrompt
 from rlhf_tui.training.rollout import Scoring
 
+BEFORE_LOADING = "before loading"
+
 
 def loaded_base(context: StageContext) -> Base:
     """Load the base model, with the number of threads that the settings say."""
@@ -34,6 +36,7 @@ def loaded_base(context: StageContext) -> Base:
     transformers.logging.disable_progress_bar()
     torch.set_num_threads(context.settings.run.threads or psutil.cpu_count(logical=False) or os.cpu_count() or 1)
     context.emit(Stage("loading the model"))
+    context.emit(measure(BEFORE_LOADING, torch.device("cpu")))
     base = load_base(context.settings.model, lambda text: context.emit(Stage(text)))
     context.emit(measure("model loaded", base.device))
     return base
@@ -51,11 +54,15 @@ def memory_plan(context: StageContext, base: Base, candidates: int | None = None
 
 
 def peaks_beside(context: StageContext, plan: fit.StagePlan | None) -> Peaks:
-    """What puts the plan beside the peaks of this run; those of its earlier executions are in its journal."""
+    """What puts the plan beside the peaks of this run; those of its earlier executions are in its journal.
+
+    In a demo, earlier stages leave something in the process: it comes on top of the plan.
+    """
     journal, before = JournalReader(context.run.events_path), list[Event]()
     while not journal.caught_up:
         before += [stamped.event for stamped in journal.read() if isinstance(stamped.event, Memory)]
-    return Peaks(plan, context.emit, before)
+    found = [one.rss for one in before if isinstance(one, Memory) and one.phase == BEFORE_LOADING]
+    return Peaks(plan, context.emit, before, held=max(0, found[-1] - fit.PROCESS_BYTES["cpu"]) if found else 0)
 
 
 def with_policy(context: StageContext) -> tuple[Roles, dict[str, Any]]:
