@@ -13,12 +13,14 @@ from textual.actions import ActionParseResult
 from textual.app import App, ReturnType, ScreenStackError, SystemCommand
 from textual.binding import BindingType
 from textual.command import CommandPalette
+from textual.css.query import NoMatches
 from textual.dom import DOMNode
 from textual.errors import NoWidget
 from textual.events import Event, MouseEvent
 from textual.filter import LineFilter
 from textual.screen import Screen
 from textual.widgets import OptionList
+from textual.worker import WorkerFailed
 
 from rlhf_tui.app import copying, keys, terminal
 from rlhf_tui.app.glyphs import PlainFilter, ascii_wanted
@@ -166,6 +168,13 @@ class Frame(App[ReturnType]):
         told = self.bugs.meet(error)
         if told is not None:
             self.show_error(told)
+
+    def _handle_exception(self, error: Exception) -> None:
+        """A worker that fails ends no app; Textual's palette looks for its list in one that it has closed with it."""
+        if not isinstance(error, WorkerFailed):
+            super()._handle_exception(error)
+        elif not (isinstance(error.error, NoMatches) and CommandPalette.__name__ in str(error.error)):
+            self.meet_bug(error.error if isinstance(error.error, Exception) else error)
 
     def _fatal_error(self) -> None:
         """Keep the traceback in a file only the user can read; print no values of variables."""

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 from textual import events
-from textual.command import CommandPalette
+from textual.app import App
+from textual.command import CommandList, CommandPalette
 from textual.pilot import Pilot
 from textual.widgets import OptionList, TextArea
 from textual.widgets._toast import Toast
@@ -151,3 +154,37 @@ async def test_labelling_is_left_at_once_where_nothing_was_begun(prompted: Proje
         await pilot.pause()
         await pilot.press("n", *"Too long.", "enter", "f", "escape")  # answered: the note is stored
         assert isinstance(app.screen, StageScreen)
+
+
+async def test_the_palette_may_look_for_its_list_when_it_has_just_been_closed(project: Project) -> None:
+    app = RlhfApp(project)
+    async with app.run_test() as pilot:
+        palette = CommandPalette()
+        app.push_screen(palette)
+        await pilot.pause()
+        await palette.query_one(CommandList).remove()
+        palette._gather_commands("log")
+        await pilot.press("escape")
+        await pilot.pause()
+        assert isinstance(app.screen, StageScreen)
+        assert app.is_running
+
+
+async def test_a_bug_in_a_worker_is_told_and_the_app_lives_on(
+    project: Project, tmp_path: Path, text_of: Callable[[App[None]], str]
+) -> None:
+    async def divide() -> None:
+        raise ZeroDivisionError("planted")
+
+    app = RlhfApp(project)
+    async with app.run_test() as pilot:
+        app.run_worker(divide())
+        await pilot.pause()
+        await pilot.pause()
+        assert "ZeroDivisionError: planted" in text_of(app)
+        await pilot.press("escape", "2")
+        await pilot.pause()
+        assert app.current_mode == "pairs"
+    (kept,) = tmp_path.rglob("crash-*.txt")
+    assert "planted" in kept.read_text()
+    kept.unlink()
