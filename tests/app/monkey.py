@@ -24,6 +24,7 @@ from typing import Any
 
 from rich.cells import cell_len
 from textual import events
+from textual.command import CommandPalette
 from textual.geometry import Size
 from textual.message import Message
 from textual.pilot import Pilot
@@ -157,8 +158,10 @@ class Monkey:
             self.seen.findings.append(f"{self._scene}: {what}\n  after {told}")
 
     def hear(self, message: Message) -> None:
-        """A message anywhere in the app: a worker may have failed."""
-        if isinstance(message, Worker.StateChanged) and message.state is WorkerState.ERROR:
+        """A message anywhere in the app: a worker may have failed; that of a palette just closed may."""
+        if not isinstance(message, Worker.StateChanged) or message.state is not WorkerState.ERROR:
+            return
+        if not isinstance(message.worker.node, CommandPalette):
             self.find(f"a worker failed: {message.worker.error!r}")
 
     # One key

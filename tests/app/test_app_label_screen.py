@@ -583,7 +583,7 @@ async def test_raters_are_chosen_made_and_asked_for_consent(several: Project, de
     async with desk(several, rater="ada") as it:
         await it.press("f", "R")
         assert isinstance(it.app.screen, RaterDialog)
-        assert "▶ ada" in it.text
+        assert "▶ ✓ ada" in it.text
         await it.press("n", *"ben", "enter")
         assert it.screen.sitting.rater.handle == "ben"
         assert "pair 1 of" in it.text
