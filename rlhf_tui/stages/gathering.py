@@ -27,6 +27,7 @@ from rlhf_tui.training.memory import measure
 from rlhf_tui.training.ppo import TrainPrompt
 from rlhf_tui.training.rollout import Scoring
 
+#: The phase in which it is measured what the process already holds.
 BEFORE_LOADING = "before loading"
 
 

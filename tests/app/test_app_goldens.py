@@ -165,7 +165,7 @@ async def whole_report(tour: Tour) -> None:
     """The report page by page, to its end."""
     await tour.press("3")
     await tour.shoot("reward-report-1", "v")
-    for page in range(2, 12):  # space: PgDn scrolls only after another refresh
+    for page in range(2, 12):  # space, not PgDn: that one has not scrolled yet when the press returns
         if await tour.settle() == await tour.shoot(f"reward-report-{page}", "space"):
             del tour.shots[f"reward-report-{page}"]
             return await tour.back()
