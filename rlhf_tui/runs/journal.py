@@ -149,7 +149,7 @@ class JournalReader:
                 self._take(line, events)
                 self._offset += len(line) + 1
             if lines and time.monotonic() >= deadline:
-                self._caught_up = False
+                self._caught_up = len(chunk) < CHUNK  # less than was asked for: that was the end of the file
                 return events
         # The unfinished line is read again next time: the writer may cut it and write another.
         self._caught_up = True

@@ -60,6 +60,13 @@ def test_ten_thousand_events_are_read_as_written_within_budgets(path: Path) -> N
     assert reader.skipped == 0
 
 
+def test_one_look_without_time_takes_in_a_short_journal_and_says_that_this_was_all(path: Path) -> None:
+    written(path, [Stage("a")])
+    reader = JournalReader(path)
+    assert [event for _, event in reader.read(budget=0.0)] == [Stage("a")]
+    assert reader.caught_up
+
+
 def test_a_tail_torn_at_any_byte_is_skipped_then_healed(path: Path) -> None:
     events: list[Event] = [Progress(1, 3, "é"), Metric(2, {"kl": 0.5})]
     written(path, events)
