@@ -85,6 +85,19 @@ included. Without any loss a step would take 61.2 s, 1.55 times less than TRL's:
 was not reached. Which operations take the rest, `update_speed.py --profile` shows. 3 on *realistic* is a step of
 34.8 s, and its scoring and update alone take 36.8 s at the best rate: it cannot be had with this work on these cores in
 fp32.
+
+The same on two cores of an Intel Xeon with AVX-512 (257 GFLOP/s at best; November 2026), since micro-batches are cut
+for the least work; `--realistic-limit 64 --stop ,`, answers of 45 % (ours) and 41 % (TRL) of the limit:
+
+                  a step   range         sampling  scoring   update   peak
+    fixed  ours   75.4 s   72.7 - 76.7      7.2 s   10.9 s   54.7 s   2172 MB
+           TRL    80.4 s   72.0 - 85.5     10.3 s    9.2 s   61.4 s   6645 MB     1.07 times as long
+    real.  ours   51.3 s   45.9 - 55.3      5.8 s    8.1 s   37.0 s   2274 MB
+           TRL    76.6 s   76.2 - 77.2     10.2 s    8.3 s   57.7 s   6768 MB     1.49 times
+
+On Intel's processors torch multiplies by MKL, which is as quick there as oneDNN: what ours gains by its kernel on AMD's
+falls away. The profile of a pass is in update_speed.py.
+
 Less work would do it (`adapters.layers` of 10: the layers below run once and learn nothing), but then it is not the
 same on both sides; that, and a card, have not been measured.
 """
