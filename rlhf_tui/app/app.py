@@ -20,7 +20,7 @@ from textual.content import Content
 from textual.message import Message
 from textual.screen import Screen
 
-from rlhf_tui.app import announcing, keys, opening, terminal
+from rlhf_tui.app import announcing, keys, keytable, opening, terminal
 from rlhf_tui.app.frame import Frame
 from rlhf_tui.app.keyfile import key_file, load_keymap
 from rlhf_tui.app.newswatch import NewsWatch
@@ -191,7 +191,7 @@ class RlhfApp(Frame[None]):
 
     def action_turn_stage(self, by: int) -> None:
         """Go to the stage before or after."""
-        names = [name for name, _ in keys.STAGES]
+        names = [name for name, _ in keytable.STAGES]
         self.action_stage(names[(names.index(self.current_mode) + by) % len(names)])
 
     def action_help(self) -> None:
@@ -199,7 +199,7 @@ class RlhfApp(Frame[None]):
         name = self.screen_name(self.screen)
         lit = self.screen.focused
         about = lit.metric if isinstance(lit, Chart) else ""
-        self.push_screen(help_dialog(name, keys.TITLES.get(name, "Label"), self.keymap, lit=about))
+        self.push_screen(help_dialog(name, keytable.TITLES.get(name, "Label"), self.keymap, lit=about))
 
     def action_show_log(self) -> None:
         """The logs of the runs, that of the newest one of this stage first."""

@@ -70,7 +70,7 @@ class Frame(App[ReturnType]):
             self.set_interval(1.0, self._leave_when_hung_up)
 
     def screen_name(self, screen: Screen[Any]) -> str:
-        """The name in `keys.SCOPES` of the keys that work on a screen."""
+        """The name in `keytable.SCOPES` of the keys that work on a screen."""
         return str(getattr(screen, "keys_named", ""))
 
     def command_line(self) -> str:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rlhf_tui.app import keys, terminal
+from rlhf_tui.app import keys, keytable, terminal
 from rlhf_tui.app.frame import Frame
 from rlhf_tui.app.keyfile import key_file, load_keymap
 from rlhf_tui.app.screens.dialogs import help_dialog
@@ -52,7 +52,7 @@ class HomeApp(Frame[Choice]):
     def action_help(self) -> None:
         """The keys of Home, or of the screen in front of it."""
         name = self.screen_name(self.screen)
-        self.push_screen(help_dialog(name, keys.TITLES.get(name, "Home"), self.keymap))
+        self.push_screen(help_dialog(name, keytable.TITLES.get(name, "Home"), self.keymap))
 
     def action_show_log(self) -> None:
         """The logs of the lit project's runs, that of the one that goes on first."""

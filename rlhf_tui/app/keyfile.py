@@ -15,7 +15,8 @@ from typing import Any
 
 import platformdirs
 
-from rlhf_tui.app.keys import REGISTRY, Keymap, keymap, spelt
+from rlhf_tui.app.keys import Keymap, keymap, spelt
+from rlhf_tui.app.keytable import REGISTRY
 from rlhf_tui.errors import UsageError
 
 

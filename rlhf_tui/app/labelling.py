@@ -80,6 +80,7 @@ class Sitting:
         self._clock = clock
         self._guard = guard
         self._shown_at = clock()
+        self._put_aside: dict[int, tuple[str, tuple[str, ...]]] = {}  # by task: a note and flags without an answer
         self._times: deque[float] = deque(maxlen=20)
         self._session = store.start_session(rater.id, columns=columns, rows=rows)
         self._queue = Queue(store, rater, rules)
@@ -112,6 +113,11 @@ class Sitting:
         return self.judged + self.left_over
 
     @property
+    def begun(self) -> bool:
+        """Whether there is a note or a flag, here or on a task that has been left, that no answer was given with."""
+        return bool(self._put_aside) or (self.shown is not None and bool(self.note or self.flags))
+
+    @property
     def too_early(self) -> bool:
         """Whether the candidates have only just appeared."""
         return self._clock() - self._shown_at < self._guard
@@ -125,7 +131,7 @@ class Sitting:
         """Show what comes next; `shown` is None when nothing is left."""
         offer = self._queue.next()
         if offer is None:
-            self.shown = None
+            self._put_on(None)
             return
         self._show(
             self.store.present(
@@ -227,10 +233,15 @@ class Sitting:
         self.store.end_session(self._session)
 
     def _show(self, shown: Presentation) -> None:
-        self.shown = shown
-        self.note = ""
-        self.flags = ()
+        self._put_on(shown)
         self._shown_at = self._clock()
+
+    def _put_on(self, shown: Presentation | None) -> None:
+        """What was begun about a task that goes without an answer waits until the task comes back."""
+        if self.shown is not None and (self.note or self.flags):
+            self._put_aside[self.shown.task_id] = (self.note, self.flags)
+        self.shown = shown
+        self.note, self.flags = self._put_aside.pop(shown.task_id, ("", ())) if shown else ("", ())
 
 
 class SecondLook(Sitting):

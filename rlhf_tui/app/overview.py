@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 
-from rlhf_tui.app.keys import STAGES
+from rlhf_tui.app.keytable import STAGES
 from rlhf_tui.app.state import RunState
 from rlhf_tui.errors import UserError
 from rlhf_tui.models import is_here

@@ -207,17 +207,19 @@ def _mark_steps(grid: Canvas, span: Span, look: Look) -> None:
 
 
 def _mark_values(grid: Canvas, cols: dict[int, Column], row: Callable[[float], int]) -> None:
-    """The band of extremes, and over it the smoothed line."""
+    """The band of extremes, and over it the smoothed line; a value between gaps, or the first one, as a blob."""
     for x, col in cols.items():
         if not math.isnan(col.mean):
             grid.mark(((x, y) for y in _band_rows(row(col.high), row(col.low))), BAND)
     previous: tuple[int, int] | None = None
-    for x, level in zip(cols, smooth((col.mean for col in cols.values()), weight(len(cols))), strict=True):
+    levels = smooth((col.mean for col in cols.values()), weight(len(cols)))
+    for number, (x, level) in enumerate(zip(cols, levels, strict=True), start=1):
         if math.isnan(level):
             previous = None
             continue
         here = (x, row(level))
-        grid.mark(segment(previous or here, here), LINE)
+        alone = previous is None and (number == len(levels) or math.isnan(levels[number]))
+        grid.mark(grid.blob(*here) if alone else segment(previous or here, here), LINE)
         previous = here
 
 
@@ -285,6 +287,12 @@ class Canvas:
                 elif strength > _STRENGTH[known]:
                     kinds[at] = kind
                     bits[at] = DOTS[x % across][y % down]
+
+    def blob(self, x: int, y: int) -> list[tuple[int, int]]:
+        """The dots of a character around (x, y), as wide as it and half as high: a single dot is hard to see."""
+        left, high = x - x % self.across, max(self.down // 2, 1)
+        top = min(max(y - y % self.down, y - high // 2), y - y % self.down + self.down - high)
+        return [(left + dx, top + dy) for dx in range(self.across) for dy in range(high)]
 
     def drawn(self) -> tuple[list[list[str]], list[list[int]]]:
         """The characters and the kinds of all cells, row by row, to be written over."""

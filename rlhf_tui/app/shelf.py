@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from rlhf_tui.app.keys import STAGES
+from rlhf_tui.app.keytable import STAGES
 from rlhf_tui.app.overview import Overview
 from rlhf_tui.project import CONFIG, DATABASE, Project
 from rlhf_tui.projects import Known

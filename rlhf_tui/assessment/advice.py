@@ -16,10 +16,10 @@ MOST_MORE = 1000
 _STEP = 10
 
 READY = (
-    "Look at what it would choose (best-of-n), then go on to 'rlhf-tui train ppo'. The behaviour will be shaped by "
-    "whoever did the rating; RLHF tunes behaviour, not facts."
+    "Look at what it would choose (best-of-n), then start PPO: 4 in the app, or 'rlhf-tui train ppo'. The behaviour "
+    "will be shaped by whoever did the rating; RLHF tunes behaviour, not facts."
 )
-_LABEL = "Judge them with 'rlhf-tui label' and train again."
+_LABEL = "Judge them (2 and l in the app, or 'rlhf-tui label') and train again."
 _HELDOUT = "Judge held-out prompts too: only they show what the trained model makes of new ones."
 _ALL_HELDOUT = "All of them should be of held-out prompts: too few of those are judged."
 _OTHER_PROMPTS = "Each should be of another prompt, some of them held out: pairs of one prompt hang together."
@@ -82,8 +82,8 @@ def to_other_prompts(grounds: Grounds, rate: Rate) -> tuple[str, int, str]:
     else:
         kind, more = "prompt", math.ceil(missing * max(1.0, grounds.labels.prompts / rate.clusters))
     todo = (
-        "Judge pairs of prompts you have not judged yet with 'rlhf-tui label' and train again; 'rlhf-tui prompts "
-        f"import' adds prompts. {_NOT_THE_SAME}"
+        "Judge pairs of prompts you have not judged yet (2 and l in the app, or 'rlhf-tui label') and train again; "
+        f"i there, or 'rlhf-tui prompts import', adds prompts. {_NOT_THE_SAME}"
     )
     return f"Not yet — label pairs of {more} more {kind}{'' if more == 1 else 's'}.", more, todo
 

@@ -256,7 +256,8 @@ def _training_facts(report: Report) -> Iterator[Part]:
     training, units, ensemble = report.training, report.normalisation, report.ensemble
     chosen = training.kept_epoch != training.epochs
     stopped = f"; kept epoch {training.kept_epoch}, the best on the held-out pairs" if chosen else ""
-    tight = f" Memory ran out and the batches were cut: {training.back_offs}x." if training.back_offs else ""
+    times = "once" if training.back_offs == 1 else f"{training.back_offs} times"
+    tight = f" Memory ran out {times}; it went on in smaller batches." if training.back_offs else ""
     yield Paragraph(
         f"Trained {training.steps} steps in {training.epochs} epochs{stopped}.{tight} PPO takes scores as "
         f"(score {_less(units.mean)}) / {units.deviation:.3g}, from {units.n} {units.of}. A score is read "

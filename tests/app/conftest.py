@@ -182,8 +182,8 @@ VERDICTS = {
             "+31).",
             "Your own labels are right about 90 % (84 to 95 %) of the time.",
         ),
-        "Look at what it would choose (best-of-n), then go on to 'rlhf-tui train ppo'. The behaviour will be shaped by "
-        "whoever did the rating; RLHF tunes behaviour, not facts.",
+        "Look at what it would choose (best-of-n), then start PPO: 4 in the app, or 'rlhf-tui train ppo'. The "
+        "behaviour will be shaped by whoever did the rating; RLHF tunes behaviour, not facts.",
         None,
     ),
     "narrow": Verdict(
@@ -204,8 +204,8 @@ VERDICTS = {
             "Right about 55 % (38 to 71 %) of 31 pairs of held-out prompts.",
             "Of models that have learnt nothing, 29 in 100 look as good as this.",
         ),
-        "Judge them with 'rlhf-tui label' and train again. If it is right as often then, luck is ruled out. A narrower "
-        "taste (one thing you want, written into the guideline) needs fewer labels.",
+        "Judge them (2 and l in the app, or 'rlhf-tui label') and train again. If it is right as often then, luck is "
+        "ruled out. A narrower taste (one thing you want, written into the guideline) needs fewer labels.",
         80,
     ),
     "broken": Verdict(

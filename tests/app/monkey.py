@@ -32,7 +32,7 @@ from textual.screen import Screen
 from textual.widgets import TextArea
 from textual.worker import Worker, WorkerState
 
-from rlhf_tui.app import keys, screens
+from rlhf_tui.app import keys, keytable, screens
 from rlhf_tui.app.frame import Frame
 from rlhf_tui.app.screens.dialogs import ConfirmDialog, WritingDialog
 from rlhf_tui.app.screens.home import HomeScreen
@@ -43,7 +43,7 @@ from tests.app.monkey_cage import HOSTILE, SCENES, Cage, Scene, caged, on_stage
 
 #: What is bound anywhere, and what an editor or a list listens to.
 ALL_KEYS = sorted(
-    {key.strip() for group in keys.REGISTRY.values() for action in group for key in action.keys.split(",")}
+    {key.strip() for group in keytable.REGISTRY.values() for action in group for key in action.keys.split(",")}
     | {"tab", "shift+tab", "up", "down", "left", "right", "enter", "escape", "pageup", "pagedown", "home", "end"}
     | {"backspace", "delete", "space", "ctrl+s", "ctrl+c", "f1", "ctrl+p", "insert", "ctrl+u", "ctrl+k", "ctrl+w"}
 )

@@ -148,6 +148,27 @@ async def test_what_was_begun_of_an_answer_is_given_up_only_after_a_question(
         assert leave != "escape" or isinstance(app.screen, StageScreen)
 
 
+@pytest.mark.parametrize("other", [("M", "p"), ("R", "n", *"eve", "enter")], ids=["mode", "rater"])
+async def test_another_sitting_begins_only_after_a_question_where_a_note_was_begun(
+    other: tuple[str, ...], prompted: Project
+) -> None:
+    app = RlhfApp(prompted, start="label", clock=itertools.count().__next__)
+    async with app.run_test() as pilot:
+        await pilot.pause()
+        await pilot.press("f", "n", *"Too long.", "enter", "u")  # the note waits behind the answer taken back
+        assert isinstance(app.screen, LabelScreen)
+        assert (app.screen.sitting.note, app.screen.sitting.begun) == ("", True)
+        await pilot.press(*other)
+        assert isinstance(app.screen, ConfirmDialog)
+        await pilot.press("n", "f")
+        assert isinstance(app.screen, LabelScreen)
+        assert app.screen.sitting.note == "Too long."
+        before = app.screen.sitting
+        await pilot.press(*other)
+        await pilot.press("y")
+        assert app.screen.sitting is not before
+
+
 async def test_labelling_is_left_at_once_where_nothing_was_begun(prompted: Project) -> None:
     app = RlhfApp(prompted, start="label", clock=itertools.count().__next__)
     async with app.run_test() as pilot:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from rlhf_tui.app import keyfile, keys
+from rlhf_tui.app import keyfile, keytable
 from rlhf_tui.app.app import RlhfApp
 from rlhf_tui.app.keyfile import key_file, listing, load_keymap
 from rlhf_tui.cli import app
@@ -23,7 +23,7 @@ def test_without_a_file_the_keys_are_ours(tmp_path: Path) -> None:
 
 def test_every_action_is_listed_once() -> None:
     listed = [one.id for one in listing({})]
-    assert listed == [action.id for group in keys.REGISTRY.values() for action in group]
+    assert listed == [action.id for group in keytable.REGISTRY.values() for action in group]
     assert len(set(listed)) == len(listed)
 
 

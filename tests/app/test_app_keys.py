@@ -6,14 +6,14 @@ from collections import Counter
 
 import pytest
 
-from rlhf_tui.app import keys
+from rlhf_tui.app import keys, keytable
 from rlhf_tui.errors import UsageError
 
-ALL = [action for group in keys.REGISTRY.values() for action in group]
+ALL = [action for group in keytable.REGISTRY.values() for action in group]
 SWALLOWED = {f"ctrl+{letter}" for letter in "hijmbaz"}
 
 
-def split(action: keys.Action) -> list[str]:
+def split(action: keytable.Action) -> list[str]:
     return [key.strip() for key in action.keys.split(",")]
 
 
@@ -27,13 +27,13 @@ def test_ids_are_unique() -> None:
     assert [name for name, count in Counter(action.id for action in ALL).items() if count > 1] == []
 
 
-@pytest.mark.parametrize("screen", keys.SCOPES)
+@pytest.mark.parametrize("screen", keytable.SCOPES)
 def test_no_key_means_two_things_on_one_screen(screen: str) -> None:
     used = Counter(key for action in keys.actions(screen) for key in split(action))
     assert [key for key, count in used.items() if count > 1] == []
 
 
-@pytest.mark.parametrize("screen", keys.SCOPES)
+@pytest.mark.parametrize("screen", keytable.SCOPES)
 @pytest.mark.parametrize("width", [40, 60, 80, 160])
 @pytest.mark.parametrize("live", [False, True])
 def test_the_footer_fits_and_keeps_what_matters_most(screen: str, width: int, live: bool) -> None:
@@ -47,9 +47,9 @@ def test_the_footer_fits_and_keeps_what_matters_most(screen: str, width: int, li
 
 @pytest.mark.parametrize("there", [(), ("charts",), ("report",), ("charts", "report")])
 @pytest.mark.parametrize("live", [False, True])
-@pytest.mark.parametrize("screen", [name for name in keys.SCOPES if name != "chat"])
+@pytest.mark.parametrize("screen", [name for name in keytable.SCOPES if name != "chat"])
 def test_help_and_the_way_out_are_in_the_last_line_of_80_columns(
-    screen: str, live: bool, there: tuple[keys.When, ...]
+    screen: str, live: bool, there: tuple[keytable.When, ...]
 ) -> None:
     shown = [label for _, label in keys.footer(screen, 80, live=live, there=there)]
     assert {"Help", "Leave"} <= set(shown)
@@ -61,21 +61,21 @@ def test_keys_of_charts_are_shown_only_where_there_are_charts() -> None:
         assert "Charts" not in dict(keys.footer(screen, 160, live=False)).values()
 
 
-@pytest.mark.parametrize("screen", keys.SCOPES)
+@pytest.mark.parametrize("screen", keytable.SCOPES)
 def test_help_lists_every_action(screen: str) -> None:
     assert [text for _, text in keys.help_rows(screen)] == [action.help for action in keys.actions(screen)]
 
 
 def test_the_labelling_keys_are_on_the_home_row_with_digits_beside_them() -> None:
-    answers = {action.call: action.keys for action in keys.REGISTRY["label-pair"]}
+    answers = {action.call: action.keys for action in keytable.REGISTRY["label-pair"]}
     order = ["prefer(0, 2)", "prefer(0, 1)", "tie", "prefer(1, 1)", "prefer(1, 2)"]
     assert [answers[call] for call in order] == ["d,1", "f,2", "space,3", "j,4", "k,5"]
 
 
 def test_an_answer_never_needs_a_modifier() -> None:
-    groups = [group for group in keys.REGISTRY if group.startswith("label-")]
+    groups = [group for group in keytable.REGISTRY if group.startswith("label-")]
     assert len(groups) == 4
-    assert not [key for group in groups for action in keys.REGISTRY[group] for key in split(action) if "+" in key]
+    assert not [key for group in groups for action in keytable.REGISTRY[group] for key in split(action) if "+" in key]
 
 
 @pytest.mark.parametrize("kind", ["pair", "rank", "rate", "accept"])
@@ -164,7 +164,7 @@ def test_keys_are_written_as_people_write_them(key: str, spelt: str) -> None:
     assert keys.spelt(key) == spelt
 
 
-@pytest.mark.parametrize("screen", keys.SCOPES)
+@pytest.mark.parametrize("screen", keytable.SCOPES)
 def test_what_the_footer_shows_is_the_key_itself(screen: str) -> None:
     """The registry's own spelling and the one made for an override agree, so that a remapped screen reads the same."""
     for action in keys.actions(screen):

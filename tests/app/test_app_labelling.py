@@ -138,6 +138,28 @@ def test_an_answer_is_stored_as_it_was_given(sitting: Sitting, store: Store, ver
     assert not sitting.flags
 
 
+def test_a_note_and_flags_wait_for_the_task_that_was_left_without_an_answer(
+    sitting: Sitting, store: Store, answer: Answer
+) -> None:
+    first = on_show(sitting)
+    answer()
+    second, sitting.note, sitting.flags = on_show(sitting), "hm", ("wrong",)
+    assert sitting.undo()
+    assert (on_show(sitting).task_id, sitting.note, sitting.flags) == (first.task_id, "", ())
+    assert sitting.begun
+    assert answer(prefer(1))
+    assert (on_show(sitting).task_id, sitting.note, sitting.flags) == (second.task_id, "hm", ("wrong",))
+    (entry,) = store.history(sitting.rater.id)
+    sitting.reopen(entry.judgement_id)
+    assert (sitting.note, sitting.begun) == ("", True)
+    assert answer(tied())
+    assert (sitting.note, sitting.flags) == ("hm", ("wrong",))
+    assert answer(tied())
+    assert not sitting.begun
+    assert [fact.note for fact in store.judgements() if fact.note] == ["hm"]
+    assert not sitting.note
+
+
 def test_an_answer_is_on_disk_before_the_next_pair_is_drawn(
     sitting: Sitting, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:

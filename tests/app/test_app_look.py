@@ -15,7 +15,7 @@ from textual.color import Color
 from textual.pilot import Pilot
 
 from rlhf_tui import projects
-from rlhf_tui.app import keys, look
+from rlhf_tui.app import keytable, look
 from rlhf_tui.app.app import RlhfApp
 from rlhf_tui.app.glyphs import ascii_wanted
 from rlhf_tui.app.home import HomeApp
@@ -92,7 +92,7 @@ Press = Callable[..., Awaitable[None]]
 
 async def stages(press: Press) -> AsyncIterator[str]:
     """Every stage, and the charts when one is lit."""
-    for number, (name, _) in enumerate(keys.STAGES, start=1):
+    for number, (name, _) in enumerate(keytable.STAGES, start=1):
         await press(str(number))
         yield name
         if name in ("reward", "ppo"):

@@ -164,11 +164,13 @@ async def test_the_plan_follows_the_settings_and_f_lowers_them(
     async with app.run_test(size=(80, 24)) as pilot:
         await settle(pilot)
         assert "Every stage fits." in text_of(app)
+        assert "f Make fit" not in text_of(app)
         set_to(project, "ppo.micro_batch_tokens", 8192)
         app.look()
         await settle(pilot)
         assert "✗ ppo" in text_of(app)
         assert "✗ -" in text_of(app)
+        assert "f Make fit" in text_of(app)
         await press(pilot, "f")
         assert isinstance(app.screen, ConfirmDialog)
         assert "ppo.micro_batch_tokens" in text_of(app)
@@ -187,6 +189,7 @@ async def test_the_hub_is_asked_only_when_the_user_asks(project: Project, fake: 
     async with app.run_test(size=(80, 24)) as pilot:
         await settle(pilot)
         assert "a asks the hub for it" in text_of(app)
+        assert "a Ask hub" in text_of(app)
         assert "to download · in use" in text_of(app)
         assert fake.asked == []
         await press(pilot, "a")

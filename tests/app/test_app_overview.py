@@ -12,7 +12,7 @@ import pytest
 
 from rlhf_tui import settings as settings_module
 from rlhf_tui.app.app import RlhfApp
-from rlhf_tui.app.keys import STAGES
+from rlhf_tui.app.keytable import STAGES
 from rlhf_tui.app.overview import ENOUGH, Overview
 from rlhf_tui.app.screens.stage import headline
 from rlhf_tui.project import Project

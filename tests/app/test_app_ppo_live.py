@@ -10,7 +10,7 @@ import pytest
 from textual.app import App
 from textual.pilot import Pilot
 
-from rlhf_tui.app import keys
+from rlhf_tui.app import keys, keytable
 from rlhf_tui.app.app import RlhfApp
 from rlhf_tui.app.screens.dialogs import TextDialog
 from rlhf_tui.app.screens.ppo_charts import ChooseDialog
@@ -345,7 +345,7 @@ async def test_without_a_run_every_key_says_so(labelled: Project) -> None:
 @pytest.mark.parametrize("size", [*SIZES, (20, 6)])
 async def test_every_key_of_the_screen_can_be_pressed(tuned: Project, size: tuple[int, int]) -> None:
     async with on_ppo(tuned, size) as (app, pilot):
-        for action in (*keys.REGISTRY["charts"], *keys.REGISTRY["ppo"]):
+        for action in (*keytable.REGISTRY["charts"], *keytable.REGISTRY["ppo"]):
             if action.id == "ppo.start":
                 continue
             for key in action.keys.split(","):

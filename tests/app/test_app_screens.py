@@ -12,7 +12,7 @@ from textual.app import App
 from textual.pilot import Pilot
 
 from rlhf_tui import settings
-from rlhf_tui.app import keys
+from rlhf_tui.app import keytable
 from rlhf_tui.app.app import RlhfApp
 from rlhf_tui.app.screens.dialogs import ConfirmDialog, TextDialog, WritingDialog
 from rlhf_tui.app.screens.label import LabelScreen
@@ -33,7 +33,7 @@ from rlhf_tui.runs.turn import WAITS
 
 SIZES = [(80, 24), (160, 48)]
 SMALL = [(60, 16), (40, 12), (20, 6)]
-NAMES = [name for name, _ in keys.STAGES]
+NAMES = [name for name, _ in keytable.STAGES]
 Hold = Callable[[RunFolder], AbstractContextManager[None]]
 TextOf = Callable[[App[None]], str]
 
@@ -469,8 +469,8 @@ async def test_every_key_on_every_screen(
     monkeypatch.setattr("rlhf_tui.app.app.require_ready", lambda project, kind, settings: None)
     monkeypatch.setattr("rlhf_tui.app.app.launcher.launch", lambda project, run: None)
     project: Project = request.getfixturevalue(kind)
-    groups = [group for group in keys.SCOPES[screen] if group != "stage" or screen == "model"]
-    listed = [action for group in groups for action in keys.REGISTRY[group]]
+    groups = [group for group in keytable.SCOPES[screen] if group != "stage" or screen == "model"]
+    listed = [action for group in groups for action in keytable.REGISTRY[group]]
     pressed = [key.strip() for action in listed for key in action.keys.split(",")]
     app = RlhfApp(project)
     async with app.run_test() as pilot:
@@ -716,7 +716,7 @@ async def test_the_command_is_that_of_the_screen_in_front_by_key_and_by_palette(
         await settle(pilot)
         await pilot.press("4", key)
         await settle(pilot)
-        assert keys.TITLES[app.screen_name(app.screen)] == title
+        assert keytable.TITLES[app.screen_name(app.screen)] == title
         await pilot.press("y")
         await settle(pilot)
         copied = app.clipboard

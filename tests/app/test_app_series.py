@@ -126,6 +126,12 @@ def test_a_missing_value_breaks_the_line() -> None:
     assert broken.rows[1] == "*" + " " * 19 + "*"
 
 
+def test_a_value_alone_is_larger_than_a_dot() -> None:
+    assert plot.draw(series([5.0]), 3, 3).rows == ("   ", "⠶  ", "   ")
+    assert plot.draw(series([0.0, math.nan, 1.0]), 5, 1).rows == ("⣤   ⠛",)
+    assert plot.draw_ascii(series([5.0]), 3, 3).rows == ("   ", "*  ", "   ")
+
+
 def test_the_rule_is_dotted_behind_the_line() -> None:
     picture = plot.draw_ascii(series([1.0, 1.0]), 9, 3, plot.Look(levels=(plot.Level(0.0),)))
     assert picture.rows[0] == "*" * 9

@@ -12,7 +12,7 @@ from textual.pilot import Pilot
 from textual.widgets import OptionList, TextArea
 
 from rlhf_tui import settings
-from rlhf_tui.app import keys
+from rlhf_tui.app import keys, keytable
 from rlhf_tui.app.app import RlhfApp
 from rlhf_tui.app.screens.dialogs import TextDialog
 from rlhf_tui.app.screens.settings import SettingsScreen
@@ -87,7 +87,7 @@ async def test_it_opens_at_the_stage_and_says_all_about_the_lit_setting(
         assert "the default" in text_of(app)
 
 
-@pytest.mark.parametrize(("number", "stage"), [(str(n), name) for n, (name, _) in enumerate(keys.STAGES, 1)])
+@pytest.mark.parametrize(("number", "stage"), [(str(n), name) for n, (name, _) in enumerate(keytable.STAGES, 1)])
 async def test_every_stage_opens_its_own_section(project: Project, number: str, stage: str) -> None:
     app = RlhfApp(project)
     async with app.run_test() as pilot:
@@ -123,8 +123,10 @@ async def test_every_setting_can_be_shown_and_opened(project: Project, size: tup
 @pytest.mark.parametrize("size", SIZES)
 async def test_every_key(commented: Project, size: tuple[int, int]) -> None:
     """No key raises; what a key opens is left with esc."""
-    pressed = [key for action in keys.REGISTRY["settings"] for key in action.keys.split(",")]
-    pressed += [key for action in keys.REGISTRY["app"] if action.id != "app.leave" for key in action.keys.split(",")]
+    pressed = [key for action in keytable.REGISTRY["settings"] for key in action.keys.split(",")]
+    pressed += [
+        key for action in keytable.REGISTRY["app"] if action.id != "app.leave" for key in action.keys.split(",")
+    ]
     app = RlhfApp(commented)
     async with app.run_test(size=size) as pilot:
         for key in pressed:

@@ -14,7 +14,7 @@ from textual.app import App, ComposeResult
 from textual.content import Content
 from textual.pilot import Pilot
 
-from rlhf_tui.app import keys
+from rlhf_tui.app import keytable
 from rlhf_tui.app.app import RlhfApp
 from rlhf_tui.app.screens.label import LabelScreen
 from rlhf_tui.app.widgets.board import Board
@@ -45,7 +45,7 @@ async def test_a_small_terminal_tells_each_stage_in_words(
     }
     app = RlhfApp(finished)
     async with app.run_test(size=size) as pilot:
-        for number, (name, title) in enumerate(keys.STAGES, start=1):
+        for number, (name, title) in enumerate(keytable.STAGES, start=1):
             await pilot.press(str(number))
             await settle(pilot)
             text = text_of(app)

@@ -117,7 +117,7 @@ class HomeScreen(Screen[None]):
 
     @property
     def keys_named(self) -> str:
-        """The name in `keys.SCOPES` of what is shown."""
+        """The name in `keytable.SCOPES` of what is shown."""
         return "first" if self.first else "home"
 
     @property

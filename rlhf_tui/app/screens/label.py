@@ -17,7 +17,7 @@ from textual.app import ComposeResult
 from textual.binding import BindingType
 from textual.timer import Timer
 
-from rlhf_tui.app import keys
+from rlhf_tui.app import keys, keytable
 from rlhf_tui.app.labelling import Sitting, described, own_rater
 from rlhf_tui.app.screens import label_draft, label_panels
 from rlhf_tui.app.screens.dialogs import give_up_dialog
@@ -121,9 +121,9 @@ class LabelScreen(Looking):
 
     @property
     def unstored(self) -> str:
-        """What to say of a note, an order or marks that no answer has been given with."""
+        """What to say of notes, flags, an order or marks that no answer has been given with."""
         sitting = self._sitting
-        begun = sitting is not None and sitting.shown is not None and (sitting.note or self._draft.touched)
+        begun = sitting is not None and (sitting.begun or (sitting.shown is not None and self._draft.touched))
         return "What you began to say of this one is stored only with an answer." if begun else ""
 
     @property
@@ -225,15 +225,18 @@ class LabelScreen(Looking):
         self._windows.open(what)
 
     def action_back(self) -> None:
-        """Back to the pairs; after a question where something was begun."""
-        if self.unstored:
-            self.app.push_screen(give_up_dialog(self.unstored), self._back_if)
-        else:
-            self.dismiss(None)
+        """Back to the pairs."""
+        self.unless_begun(self._go_back)
 
-    def _back_if(self, yes: bool | None) -> None:
-        if yes:
-            self.dismiss(None)
+    def _go_back(self) -> None:
+        self.dismiss(None)
+
+    def unless_begun(self, go: Callable[[], None]) -> None:
+        """Do what ends the sitting; after a question where something was begun."""
+        if self.unstored:
+            self.app.push_screen(give_up_dialog(self.unstored), lambda yes: go() if yes else None)
+        else:
+            go()
 
     # The sitting
 
@@ -362,7 +365,8 @@ class LabelScreen(Looking):
     def show_lines(self) -> None:
         self._show_counts()
         self._show_answer()
-        footer = keys.footer(self.keys_named, self.app.size.width, live=False, keymap=self._keymap)
+        there: list[keytable.When] = ["task"] if self.sitting.shown else []
+        footer = keys.footer(self.keys_named, self.app.size.width, live=False, there=there, keymap=self._keymap)
         self.query_one(KeyLine).show(footer)
 
     def _show_counts(self) -> None:

@@ -25,7 +25,8 @@ from rlhf_tui.app.widgets.candidate import MOST
 from rlhf_tui.preferences.agreement import agreements
 from rlhf_tui.preferences.display import clean
 from rlhf_tui.preferences.nudges import nudges
-from rlhf_tui.preferences.records import Fact, HistoryEntry
+from rlhf_tui.preferences.queue import Rules
+from rlhf_tui.preferences.records import Fact, HistoryEntry, Rater
 from rlhf_tui.preferences.statistics import gold_facts, label_report
 
 if TYPE_CHECKING:
@@ -194,13 +195,17 @@ class Windows:
             return
         kind = MODES[key][0]
         if kind == "pair":
-            screen.begin(rules=replace(screen.rules, kind=kind))
+            self._begin(rules=replace(screen.rules, kind=kind))
             return
         counts = {str(count): f"{count} answers at a time" for count in range(3 if kind == "rank" else 2, MOST + 1)}
         screen.app.push_screen(
             ChoiceDialog("How many?", counts),
-            lambda size: screen.begin(rules=replace(screen.rules, kind=kind, size=int(size))) if size else None,
+            lambda size: self._begin(rules=replace(screen.rules, kind=kind, size=int(size))) if size else None,
         )
+
+    def _begin(self, *, rater: Rater | None = None, rules: Rules | None = None) -> None:
+        screen = self._screen
+        screen.unless_begun(lambda: screen.begin(rater=rater, rules=rules))
 
     def _raters(self) -> None:
         screen = self._screen
@@ -217,7 +222,7 @@ class Windows:
         if rater is None:
             return
         if verb == "take":
-            screen.begin(rater=rater)
+            self._begin(rater=rater)
         elif verb == "consent":
             screen.guarded(lambda: screen.store.set_consent(rater.id, not rater.consent))
             self._raters()
@@ -230,7 +235,7 @@ class Windows:
     def _new_rater(self, handle: str | None) -> None:
         screen, name = self._screen, (handle or "").strip()
         if name and screen.guarded(lambda: screen.store.add_rater(name, kind="human")):
-            screen.begin(rater=screen.store.rater(name))
+            self._begin(rater=screen.store.rater(name))
 
     def _card(self, handle: str, said: str | None) -> None:
         screen = self._screen

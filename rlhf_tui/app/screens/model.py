@@ -20,7 +20,7 @@ from textual.content import Content
 from textual.message import Message
 
 from rlhf_tui import hub, models
-from rlhf_tui.app import keys, model_about, model_rows
+from rlhf_tui.app import keys, keytable, model_about, model_rows
 from rlhf_tui.app.model_plan import Outcome, Wanted, planned, with_model
 from rlhf_tui.app.overview import BROKEN, Overview, Watched
 from rlhf_tui.app.screens.dialogs import ConfirmDialog, TextDialog
@@ -132,6 +132,18 @@ class ModelScreen(StageScreen):
         current = self.current
         wanted = current.name if self._lit is None and current else self._lit
         return next((one for one in self.listed if one.name == wanted), current)
+
+    @property
+    def there(self) -> Sequence[keytable.When]:
+        """Whether there is something to lower, and something to ask the hub."""
+        there: list[keytable.When] = []
+        if isinstance(self._outcome, Fitting) and not self._outcome.fits:
+            there.append("unfit")
+        return [*there, "unasked"] if self._askable(self.lit) else there
+
+    @staticmethod
+    def _askable(lit: FoundModel | None) -> bool:
+        return lit is not None and lit.kind == "hub" and lit.fetchable
 
     def show(self, view: Overview) -> None:
         """Fill the panels, and have read anew what may have changed."""
@@ -266,7 +278,7 @@ class ModelScreen(StageScreen):
     def action_ask_hub(self) -> None:
         """Ask the hub about the lit model, away from the thread that draws."""
         lit, settings = self.lit, self.overview.settings
-        if lit is None or settings is None or not (lit.kind == "hub" and lit.fetchable):
+        if lit is None or settings is None or not self._askable(lit):
             self.notify("Only a model of the hub that is not here needs asking.", timeout=3)
             return
         if not self._asking:

@@ -132,16 +132,20 @@ def added_words(added: Added) -> str:
 
 
 def latest_candidates(run: Watched | None, prompts: int, width: int, height: int) -> Content:
-    """The newest completions, newest first, a prompt line and a text line each."""
+    """The newest completions, newest first, a line each, below a line for the prompt that they answer."""
     if not prompts:
         return tinted("Nothing here yet: a model needs prompts to answer.", "quiet")
     if run is None or not run.state.samples:
         return tinted("Nothing here yet: press ⏎ to generate candidates for the prompts.", "quiet")
     found: list[Content] = []
+    prompt = None
     for sample in reversed(run.state.samples):
-        if len(found) + 2 > max(height, 2):
+        headed = sample.prompt == prompt
+        if len(found) + (1 if headed else 2) > max(height, 2):
             break
-        found.append(Content.assemble(tinted("P ", "accent"), words.one_line(clean(sample.prompt), width - 2)))
+        if not headed:
+            prompt = sample.prompt
+            found.append(Content.assemble(tinted("P ", "accent"), words.one_line(clean(prompt), width - 2)))
         found.append(Content.assemble(tinted("→ ", "quiet"), words.one_line(clean(sample.completion), width - 2)))
     return lines(*found)
 

@@ -128,7 +128,7 @@ class PpoScreen(ChartKeys, StageScreen):
             lambda width, _: (
                 lines(read_line(read, width), state_line(run, time.time()))
                 if read
-                else progress_lines(run, time.time(), width)
+                else lines(*filter(None, (progress_lines(run, time.time(), width), kept_line(run))))
             ),
             note=note,
         )

@@ -13,7 +13,7 @@ from textual.screen import ModalScreen
 from textual.widgets import OptionList, Static
 from textual.widgets.option_list import Option
 
-from rlhf_tui.app import glossary, keys, words
+from rlhf_tui.app import glossary, keys, keytable, words
 from rlhf_tui.app.widgets.chartgrid import ChartGrid
 from rlhf_tui.app.widgets.options import Options
 from rlhf_tui.app.widgets.panel import lines, tinted
@@ -42,7 +42,7 @@ class ChartKeys(Base):
         return True
 
     @property
-    def there(self) -> Sequence[keys.When]:
+    def there(self) -> Sequence[keytable.When]:
         """Charts to light up, while they are on screen."""
         return ("charts",) if self.has_charts else ()
 

@@ -15,7 +15,7 @@ from textual.content import Content
 from textual.message import Message
 from textual.widgets import Static
 
-from rlhf_tui.app import keys, words
+from rlhf_tui.app import keys, keytable, words
 from rlhf_tui.app.appraisal import LEVELS, Appraisal, with_handles
 from rlhf_tui.app.overview import Overview, Watched
 from rlhf_tui.app.plot import Level
@@ -94,7 +94,7 @@ class RewardScreen(ChartKeys, StageScreen):
         return with_handles(found, self.overview.raters) if found else None
 
     @property
-    def there(self) -> Sequence[keys.When]:
+    def there(self) -> Sequence[keytable.When]:
         """Charts while it trains, the report after that; both where the curves are wanted again."""
         return (*super().there, *(("report",) if self.report else ()))
 

@@ -116,7 +116,7 @@ class DisagreementsDialog(ModalScreen[None]):
             yield TextPane("Prompt", id="disputed")
             with Container(id="sides"):
                 yield TextPane(id="theirs")
-                yield TextPane(id="models")
+                yield TextPane(id="contrary")
 
     def on_mount(self) -> None:
         """Fill the list once there is a width."""
@@ -136,10 +136,10 @@ class DisagreementsDialog(ModalScreen[None]):
         """Show its texts."""
         one = self._found[event.option_index]
         self.query_one("#disputed", TextPane).show(clean(one.prompt_text))
-        theirs, models = self.query_one("#theirs", TextPane), self.query_one("#models", TextPane)
-        model = "The model" if one.kind == "heldout" else "A model that had not seen it"
+        theirs, models = self.query_one("#theirs", TextPane), self.query_one("#contrary", TextPane)
+        model = "The model" if one.kind == "heldout" else "An untaught model"
         theirs.border_title = Content(f"{clean(one.rater)} prefers this")
-        models.border_title = Content(f"{model} prefers this, by {-one.gap:.1f}x")
+        models.border_title = Content(f"{model} prefers this")  # by how much stands in the list
         theirs.show(clean(one.better_text))
         models.show(clean(one.worse_text))
 
@@ -165,7 +165,7 @@ class DisagreementsDialog(ModalScreen[None]):
 
     def action_scroll(self, by: int) -> None:
         """Scroll both texts by most of a page."""
-        for pane in self.query("#theirs, #models").results(TextPane):
+        for pane in self.query("#theirs, #contrary").results(TextPane):
             pane.scroll_by(by * max(pane.size.height - 1, 1))
 
     def action_close(self) -> None:

@@ -15,7 +15,7 @@ from textual.content import Content
 from textual.screen import Screen
 from textual.widget import Widget
 
-from rlhf_tui.app import keys, opening, words
+from rlhf_tui.app import keys, keytable, opening, words
 from rlhf_tui.app.overview import Overview, Watched
 from rlhf_tui.app.summary import summary, too_small
 from rlhf_tui.app.widgets.panel import Panel, tinted
@@ -111,7 +111,7 @@ class StageScreen(Screen[None]):
         left, right = headline(view, self.rlhf.starting, time.time(), self.app.size.width, self.rlhf.machine_words)
         self.query_one("#head", Ends).show(left, right)
         self._fold(too_small(*self.app.size))
-        self.query_one(StageBar).show([view.mark(name) for name, _ in keys.STAGES])
+        self.query_one(StageBar).show([view.mark(name) for name, _ in keytable.STAGES])
         footer = keys.footer(
             self.STAGE,
             self.app.size.width,
@@ -141,7 +141,7 @@ class StageScreen(Screen[None]):
         return said or ("" if self.app.size.width >= ROOMY else self.rlhf.machine_words)
 
     @property
-    def there(self) -> Sequence[keys.When]:
+    def there(self) -> Sequence[keytable.When]:
         """What some keys of this screen need that is there: a report to read, charts to light up."""
         return ()
 
@@ -150,7 +150,7 @@ class StageScreen(Screen[None]):
 
     @property
     def keys_named(self) -> str:
-        """The name in `keys.SCOPES` of the keys that work here."""
+        """The name in `keytable.SCOPES` of the keys that work here."""
         return self.STAGE
 
     def command_line(self) -> str:

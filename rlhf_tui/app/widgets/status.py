@@ -9,7 +9,7 @@ from textual.events import Click
 from textual.message import Message
 from textual.widget import Widget
 
-from rlhf_tui.app.keys import STAGES
+from rlhf_tui.app.keytable import STAGES
 from rlhf_tui.app.widgets.panel import tinted
 
 MARKS = {"done": ("✓", "good"), "running": ("▶", "accent"), "broken": ("⚠", "warn"), "open": ("·", "quiet")}
