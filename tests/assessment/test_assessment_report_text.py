@@ -57,9 +57,9 @@ Ready: right about 67 % (59 to 74 %) of new pairs.
   - Measured on 150 pairs of held-out prompts.
   - Always picking the longer one is right about 50 %; the model differs from
     that by +17 points (+6 to +27).
-  What next: Look at what it would choose (best-of-n), then go on to 'rlhf-tui
-  train ppo'. The behaviour will be shaped by whoever did the rating; RLHF tunes
-  behaviour, not facts.
+  What next: Look at what it would choose (best-of-n), then start PPO: 4 in the
+  app, or 'rlhf-tui train ppo'. The behaviour will be shaped by whoever did the
+  rating; RLHF tunes behaviour, not facts.
 
 How often it is right
   the better one scores higher                            log-loss
@@ -120,7 +120,7 @@ def test_the_epoch_that_was_kept_is_said_whether_or_not_training_stopped_there(m
         training = TrainingFacts(3, 1, stopped, 60, 2, False)
         text = " ".join(report_text(build_report(make.evidence(training=training))).split())
         assert "60 steps in 3 epochs; kept epoch 1, the best on the held-out pairs." in text
-        assert "Memory ran out and the batches were cut: 2x." in text
+        assert "Memory ran out 2 times; it went on in smaller batches." in text
     assert "kept epoch" not in report_text(build_report(make.evidence()))
 
 
