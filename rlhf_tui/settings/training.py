@@ -277,8 +277,13 @@ class GuardSettings(Section):
         description="On a serious alert: stop ends the run and keeps the best policy; rollback goes back to the best "
         "policy, doubles ppo.kl_coefficient, halves the learning rates and goes on (twice, then it stops); warn only "
         "says so. Serious are: too far from the reference, repetition, a held-out score or that of the second reward "
-        "model falling, numbers that are not finite. Entropy, ends, length and saturation are warnings whatever this "
-        "says: they change with many a behaviour that is wanted, too.",
+        "model falling while the score in training rises, numbers that are not finite; and what guard.act_on says.",
+    )
+    act_on: Literal["serious", "warnings"] = Field(
+        "serious",
+        description="What guard.action is taken on. serious: the alerts that are named there. warnings: low entropy, "
+        "completions that no longer end, drift of their length, scores at their limit and any fall of a held-out "
+        "score, too; these change with many a behaviour that is wanted, and are warnings otherwise.",
     )
     kl_budget: float = Field(
         15.0,

@@ -1,7 +1,8 @@
 """What a PPO run is watched for: numbers of updates and evaluations become alerts that name cause and remedy.
 
 An alert comes when its condition sets in, not at every update in which it holds; after some updates without, it may
-come again. Level 'stop' marks the serious ones: what is done about them is the run's business.
+come again. Level 'stop' marks the serious ones, and with guard.act_on = 'warnings' the warnings too: what is done about
+them is the run's business.
 """
 
 from __future__ import annotations
@@ -156,6 +157,8 @@ class Watch:
             if case.holds:
                 if case.code not in quiet:
                     level, message, why, remedy = case.words()
+                    if level == "warning" and self._guard.act_on == "warnings":
+                        level = "stop"
                     alerts.append(Alert(level, case.code, message, why=why, remedy=remedy))
                 quiet[case.code] = 0
             elif case.code in quiet:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractContextManager, asynccontextmanager
+from typing import Any
 
 import pytest
 from textual.app import App
@@ -361,7 +362,8 @@ async def test_every_key_of_the_screen_can_be_pressed(tuned: Project, size: tupl
 def test_the_limits_of_the_run_are_levels_of_its_charts() -> None:
     state = RunState()
     state.apply(Stamped(1.0, Metric(1, {"length": 100.0, "eos_rate": 0.8})))
-    guard = {"kl_budget": 16.0, "max_kl": 50.0, "min_entropy": 0.0, "length_drift": 2.0, "min_eos_rate": 0.5}
+    guard: dict[str, Any] = {"kl_budget": 16.0, "max_kl": 50.0, "min_entropy": 0.0}
+    guard |= {"length_drift": 2.0, "min_eos_rate": 0.5}
     settings = {"guard": guard, "ppo": {"kl_target": 0.0, "target_kl": 0.1}}
 
     def found(name: str) -> dict[str, float]:
@@ -374,6 +376,8 @@ def test_the_limits_of_the_run_are_levels_of_its_charts() -> None:
     assert found("approx_kl") == {"skips 0.150": 0.15}
     assert found("entropy") == {}
     assert found("nothing") == {}
+    guard["act_on"] = "warnings"
+    assert found("length") == {"limit 200": 200.0, "limit 50": 50.0}
     assert levels("kl", {}, state) == ()
     assert all(math.isnan(level.value) for level in levels("length", settings, RunState()))
 

@@ -454,7 +454,7 @@ def test_an_adapter_under_a_head_of_zeros_has_until_its_second_step(
 
 
 def hacked(
-    roles: Roles, asked: Sequence[TrainPrompt], folder: Path, *, gold: Judge | None, updates: int
+    roles: Roles, asked: Sequence[TrainPrompt], folder: Path, *, gold: Judge | None, updates: int, **guard: Any
 ) -> tuple[PpoRun, Heldout]:
     """A run whose judge pays for length, and whose guards look at nothing but scores and length."""
     settings = PpoSettings(
@@ -469,8 +469,8 @@ def hacked(
     events: list[Event] = []
     learner = Ppo(roles, asked[:8], settings, Scoring(6.0, 5.0), seed=3, emit=events.append, judge=proxy)
     heldout = Heldout(roles, asked[8:40], learner.explore, seed=3, emit=events.append, gold=gold)
-    guard = GuardSettings(max_kl=1e4, kl_budget=1e4, length_drift=1.3, max_repetition=1.0)
-    return PpoRun(learner, guard, emit=events.append, checkpoints=folder, heldout=heldout), heldout
+    limits = GuardSettings(max_kl=1e4, kl_budget=1e4, length_drift=1.3, max_repetition=1.0, **guard)
+    return PpoRun(learner, limits, emit=events.append, checkpoints=folder, heldout=heldout), heldout
 
 
 def test_a_reward_for_length_is_found_out_and_the_policy_is_from_before_the_hack(
@@ -512,3 +512,13 @@ def test_without_a_second_opinion_the_hack_goes_on_and_the_run_has_said_so_at_it
     told = outcome.alerts[0]
     assert (told.update, told.level, told.code) == (0, "note", "no-gold")
     assert [one.code for one in outcome.alerts].count("no-gold") == 1
+
+
+def test_without_a_second_opinion_warnings_that_are_acted_on_end_the_hack(
+    fresh_roles: FreshRoles, prompts: Prompts, tmp_path: Path
+) -> None:
+    run, _ = hacked(fresh_roles(layers=2), prompts(40), tmp_path, gold=None, updates=16, act_on="warnings")
+    outcome = run.run(save=lambda current: None, boundary=lambda save: None)
+    assert outcome.ended == "length-drift"
+    assert outcome.updates < 16
+    assert outcome.kept <= outcome.updates

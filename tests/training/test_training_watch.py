@@ -52,6 +52,17 @@ def test_each_limit_has_its_alert_with_cause_and_remedy(changes: dict[str, float
     assert alert.remedy
 
 
+@pytest.mark.parametrize("changes", [{"entropy": 0.0}, {"eos_rate": 0.1}, {"length": 150.0}, {"saturation": 0.9}])
+def test_warnings_are_serious_where_the_run_is_to_act_on_them(changes: dict[str, float]) -> None:
+    (usual,) = watch().after_update(FINE | changes)
+    (asked,) = watch(act_on="warnings").after_update(FINE | changes)
+    assert (usual.level, asked.level) == ("warning", "stop")
+    assert (usual.code, usual.message, usual.why, usual.remedy) == (asked.code, asked.message, asked.why, asked.remedy)
+    made = Watch(PpoSettings(max_new_tokens=99), GuardSettings(act_on="warnings"))
+    (note,) = made.after_update(FINE | {"eos_rate": 0.04})
+    assert note.level == "note"  # what tells of no harm stays what it is
+
+
 @pytest.mark.parametrize(
     "changes",
     [

@@ -10,7 +10,7 @@ import shlex
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from textual import on, work
 from textual.app import ComposeResult
@@ -23,10 +23,10 @@ from rlhf_tui import hub, models
 from rlhf_tui.app import keys, keytable, model_about, model_rows
 from rlhf_tui.app.model_plan import Outcome, Wanted, planned, with_model
 from rlhf_tui.app.overview import BROKEN, Overview, Watched
-from rlhf_tui.app.screens.dialogs import ConfirmDialog, TextDialog
+from rlhf_tui.app.screens import model_changes
+from rlhf_tui.app.screens.dialogs import TextDialog
 from rlhf_tui.app.screens.model_window import ModelWindow
 from rlhf_tui.app.screens.stage import StageScreen, progress_body
-from rlhf_tui.app.settings_form import Entry, SettingsForm, entries
 from rlhf_tui.app.widgets.listing import Listing
 from rlhf_tui.app.widgets.panel import Panel, lines, rows, tinted
 from rlhf_tui.doctor import Check, examine
@@ -34,8 +34,8 @@ from rlhf_tui.errors import UserError
 from rlhf_tui.locate import locate, not_had
 from rlhf_tui.models import FoundModel
 from rlhf_tui.preferences.display import clean
-from rlhf_tui.room import Fitting, remedy
-from rlhf_tui.settings import Settings, parse_override
+from rlhf_tui.room import Fitting
+from rlhf_tui.settings import Settings
 from rlhf_tui.shape import shape_of
 
 
@@ -231,7 +231,7 @@ class ModelScreen(StageScreen):
         elif current is None:
             self.rlhf.start_stage("model", {})  # says what is wrong with the settings
         elif lit.name != current.name:
-            self._choose(lit.name, lit.title)
+            model_changes.choose(self.rlhf, lit.name, lit.title, self._chosen)
         elif lit.state == "gone":
             self.rlhf.show_error(UserError(lit.problem, todo=lit.todo))
         elif lit.fetchable:
@@ -264,16 +264,8 @@ class ModelScreen(StageScreen):
             self.notify("Every stage fits already.", timeout=3)
         elif lit is not None and current is not None and lit.name != current.name:
             self.notify("Choose this model first: ⏎.", timeout=3)
-        elif not (lower := remedy(outcome)):
-            self.rlhf.show_text("No setting helps", [judged.advice for judged in outcome.verdicts if not judged.fits])
         else:
-            form = SettingsForm(self.overview.project)
-            known = {one.key: one for one in entries()}
-            changes = [(known[key], form.now(known[key]), new) for key, new in map(parse_override, lower)]
-            question = model_rows.remedy_question(
-                outcome, [(entry.key, old, new) for entry, old, new in changes], then=self._cures
-            )
-            self.app.push_screen(ConfirmDialog("Make it fit", question), lambda yes: self._lower(yes, form, changes))
+            model_changes.make_fit(self.rlhf, outcome, self._cures, self.renew)
 
     def action_ask_hub(self) -> None:
         """Ask the hub about the lit model, away from the thread that draws."""
@@ -307,44 +299,10 @@ class ModelScreen(StageScreen):
 
     def _named(self, name: str | None) -> None:
         if name:
-            self._choose(name, name)
+            model_changes.choose(self.rlhf, name, name, self._chosen)
 
-    def _choose(self, name: str, title: str) -> None:
-        """Make a model the project's; where adapters belong to another one, after a question."""
-        try:
-            elsewhere = models.trained_elsewhere(self.overview.project, name)
-        except UserError as error:
-            self.rlhf.show_error(error)
-            return
-        if elsewhere:
-            question = clean(f"{models.belongings(elsewhere, title)}\n\nChoose it all the same?")
-            self.app.push_screen(ConfirmDialog("Another base model", question), lambda yes: self._write_if(yes, name))
-        else:
-            self._write_if(True, name)
-
-    def _write_if(self, yes: bool | None, name: str) -> None:
-        if not yes:
-            return
-        try:
-            models.choose(self.overview.project, name)
-        except UserError as error:
-            self.rlhf.show_error(error)
-            return
+    def _chosen(self) -> None:
         self._lit = None
-        self.rlhf.look()
-        self.renew()
-
-    def _lower(self, yes: bool | None, form: SettingsForm, changes: Sequence[tuple[Entry, Any, Any]]) -> None:
-        if not yes:
-            return
-        try:
-            for entry, old, new in changes:
-                form.store(entry, new, seen=old)
-        except UserError as error:
-            self.rlhf.show_error(error)
-        else:
-            self.notify("Lowered. e shows the settings.", timeout=4)
-        self.rlhf.look()
         self.renew()
 
     def _with_answer(self, found: FoundModel) -> FoundModel:

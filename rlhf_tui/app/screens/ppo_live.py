@@ -73,6 +73,7 @@ def levels(name: str, settings: Mapping[str, Section], state: RunState) -> tuple
     """The limits of a number: the KL budget, and where the guard would speak up."""
     guard, ppo = settings.get("guard", {}), settings.get("ppo", {})
     first = state.line(name).first  # NaN until there is a value: such a level is in no picture
+    warns = "limit" if guard.get("act_on") == "warnings" else "warns"
     found: list[tuple[str, float | None, float]] = []  # word, setting, times
     match name:
         case "kl":
@@ -83,15 +84,15 @@ def levels(name: str, settings: Mapping[str, Section], state: RunState) -> tuple
         case "heldout_root_kl":
             found = [("budget", guard.get("kl_budget", 0.0) ** 0.5 or None, 1.0)]
         case "entropy":
-            found = [("warns", guard.get("min_entropy") or None, 1.0)]
+            found = [(warns, guard.get("min_entropy") or None, 1.0)]
         case "repetition" | "heldout_repetition":
             found = [("limit", guard.get("max_repetition"), 1.0)]
         case "saturation":
-            found = [("warns", guard.get("max_saturation"), 1.0)]
+            found = [(warns, guard.get("max_saturation"), 1.0)]
         case "eos_rate":
-            found = [("warns", guard.get("min_eos_rate") or None, first)]
+            found = [(warns, guard.get("min_eos_rate") or None, first)]
         case "length" if guard.get("length_drift", 1.0) > 1:
-            found = [("warns", guard["length_drift"], first), ("warns", 1 / guard["length_drift"], first)]
+            found = [(warns, guard["length_drift"], first), (warns, 1 / guard["length_drift"], first)]
         case "approx_kl":
             found = [("skips", ppo.get("target_kl") or None, 1.5)]
         case "explained_variance" | "heldout_score":
