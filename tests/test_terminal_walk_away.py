@@ -123,6 +123,12 @@ def test_a_run_outlives_its_terminal_and_is_found_again_with_all_it_did(
             second.press("Escape")
             second.wait_for(past(shown(screen)), "the run to move on screen")
             stop(second, run)
+            left_at = steps(run)
+            second.wait_for("r Go on")
+            second.press("r")
+            second.wait_for(past(left_at), "the run to go on from where it was stopped")
+            assert latest(project, "ppo") == run, "taken up, not begun anew"
+            stop(second, run)
             app = second.process
             second.press("q")
             second.wait_for(lambda _: ended(app), "the app to end")

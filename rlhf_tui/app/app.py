@@ -6,12 +6,9 @@ the app, however it happens, leaves the run alone.
 
 from __future__ import annotations
 
-import shlex
 import sqlite3
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import closing
 from typing import Any, ClassVar
 
 from textual import on, work
@@ -20,14 +17,13 @@ from textual.content import Content
 from textual.message import Message
 from textual.screen import Screen
 
-from rlhf_tui.app import announcing, keys, keytable, opening, terminal
+from rlhf_tui.app import announcing, keys, keytable, opening
 from rlhf_tui.app.frame import Frame
-from rlhf_tui.app.keyfile import key_file, load_keymap
 from rlhf_tui.app.newswatch import NewsWatch
 from rlhf_tui.app.overview import KIND_OF_STAGE, Overview, Watched, how_it_ended
 from rlhf_tui.app.screens.dialogs import ConfirmDialog, TextDialog, help_dialog
 from rlhf_tui.app.screens.stage import StageScreen
-from rlhf_tui.app.themefile import Taste, taste, theme_file
+from rlhf_tui.app.themefile import Taste
 from rlhf_tui.app.usage import MachineWatch
 from rlhf_tui.app.widgets.chart import Chart
 from rlhf_tui.app.widgets.status import StageBar
@@ -245,33 +241,56 @@ class RlhfApp(Frame[None]):
 
     def start_stage(self, stage: str, options: Mapping[str, str]) -> None:
         """Start a run of a stage, unless one is going on or something is missing."""
+        project, kind = self.overview.project, KIND_OF_STAGE[stage]
+
+        def make() -> RunFolder:
+            require_ready(project, kind, project.settings())
+            return create_run(project, kind, options=dict(options))
+
+        if self._free_for(stage):
+            if missing := self.overview.missing(stage):
+                self.show_error(missing)
+            else:
+                self._begin_when_asked(kind, make)
+
+    def action_resume_run(self) -> None:
+        """Take up the run of this stage that was stopped or broke off."""
+        stage = self.current_mode
+        if self._free_for(stage):
+            run = self.overview.unfinished(stage)
+            if run is None:
+                self.notify("No run of this stage waits to be taken up.", timeout=3)
+            else:
+                self._begin_when_asked(run.name, lambda: run.folder)
+
+    def _free_for(self, stage: str) -> bool:
+        """Whether nothing keeps a run of this stage from beginning; says what does."""
         self.look()  # what was true half a second ago may be no reason any more
         other, chat = self.overview.in_the_way(stage), self.overview.runs.get("chat")
         if self.starting or (other and other is not chat):
             name = other.name if other else self.starting
             self.notify(f"{name} is going on. Wait for it, or stop it with '.' first.", timeout=4)
-            return
-        missing = self.overview.missing(stage)
-        if missing:
-            self.show_error(missing)
-        elif chat is not None and chat.status in ("running", "paused"):
-            question = (
-                f"{chat.name} has the model. Stop it and start this? What was said is kept; n leaves it as it is."
-            )
-            begin = self._begin
-            self.push_screen(
-                ConfirmDialog("A chat is open", question), lambda yes: begin(stage, options, chat) if yes else None
-            )
-        else:
-            self._begin(stage, options)
+            return False
+        return True
 
-    def _begin(self, stage: str, options: Mapping[str, str], instead_of: Watched | None = None) -> None:
-        """Start a run of a stage; a chat that has the model is stopped first."""
+    def _begin_when_asked(self, what: str, make: Callable[[], RunFolder]) -> None:
+        """Begin; where a chat has the model, after a question."""
+        chat = self.overview.runs.get("chat")
+        if chat is None or chat.status not in ("running", "paused"):
+            self._begin(what, make)
+            return
+        question = f"{chat.name} has the model. Stop it and start this? What was said is kept; n leaves it as it is."
+        self.push_screen(
+            ConfirmDialog("A chat is open", question), lambda yes: self._begin(what, make, chat) if yes else None
+        )
+
+    def _begin(self, what: str, make: Callable[[], RunFolder], instead_of: Watched | None = None) -> None:
+        """Have a worker started; a chat that has the model is stopped first."""
         if instead_of is not None:
             self._ask("stop", f"{instead_of.name} ends.", instead_of)
-        self.starting = KIND_OF_STAGE[stage]
+        self.starting = what
         self.renew()
-        self._start(KIND_OF_STAGE[stage], dict(options), instead_of.folder if instead_of else None)
+        self._start(what, make, instead_of.folder if instead_of else None)
 
     def open_label(self) -> None:
         """Open the labelling screen."""
@@ -323,20 +342,19 @@ class RlhfApp(Frame[None]):
         self.show_error(event.error)
 
     @work(thread=True, exclusive=True, exit_on_error=False, group="start")
-    def _start(self, kind: str, options: dict[str, str], after: RunFolder | None = None) -> None:
-        """Make the run and launch its worker, away from the thread that draws; when `after` has ended."""
-        project = self.overview.project
+    def _start(self, what: str, make: Callable[[], RunFolder], after: RunFolder | None = None) -> None:
+        """Launch the worker of a run, away from the thread that draws; when `after` has ended."""
         try:
             deadline = time.monotonic() + _PATIENCE
             while after is not None and after.alive and time.monotonic() < deadline:
                 time.sleep(0.1)
-            require_ready(project, kind, project.settings())
-            run = create_run(project, kind, options=options)
-            launcher.launch(project, run)
+            run = make()
+            launcher.launch(self.overview.project, run)
         except UserError as error:
             self.post_message(self.StartFailed(error))
         except (OSError, sqlite3.Error) as error:
-            wrapped = UserError(f"The {kind} run could not be started.", why=str(error), todo="Check disk and rights.")
+            name = f"The {what} run" if what in KIND_OF_STAGE.values() else what
+            wrapped = UserError(f"{name} could not be started.", why=str(error), todo="Check disk and rights.")
             self.post_message(self.StartFailed(wrapped))
         else:
             self.post_message(self.RunStarted(run.name))
@@ -379,42 +397,3 @@ class RlhfApp(Frame[None]):
                 self.show_error(told)
             else:
                 self.notify(told, timeout=10)
-
-
-def run_app(
-    project: Project,
-    *,
-    follow: RunFolder | None = None,
-    start: str = "",
-    rater: str = "",
-    rules: Rules | None = None,
-    greeting: str = "",
-) -> bool:
-    """Show the project until the user leaves it; whether for Home, where all projects are.
-
-    `follow` is a demo run whose stages the app moves along with; `start` names the screen to open with
-    ('label', or a stage) instead of the one the project is at; `rater` and `rules` are those of labelling,
-    instead of the project's own; `greeting` is said once. Raises UserError without a terminal, or for a broken
-    file of keys.
-    """
-    terminal.require_terminal()
-    machine = MachineWatch()
-    app = RlhfApp(
-        project,
-        follow=follow,
-        start=start,
-        rater=rater,
-        rules=rules,
-        greeting=greeting,
-        keymap=load_keymap(key_file()),
-        taste=taste(theme_file()),
-        machine=machine,
-    )
-    with closing(machine):
-        app.run()
-    if app.announced:
-        print(announcing.FORMER_TITLE, end="", file=sys.__stderr__, flush=True)
-    live = app.overview.live
-    if live is not None and not app.going_home:
-        print(f"{live.name} goes on. Come back with: rlhf-tui {shlex.quote(str(project.root))}")
-    return app.going_home

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-When = Literal["always", "live", "idle", "report", "charts", "task", "unfit", "unasked"]
+When = Literal["always", "live", "idle", "report", "charts", "shown", "unfit", "unasked", "unfinished"]
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,8 @@ class Action:
     `call` is the Textual action; `shown` is the key as people write it. `rank` orders the footer (lower
     stays longer when space is short); 0 keeps the action out of the footer. `when` says in which state of
     the project the footer offers it; 'report': while there is one to read; 'charts': while some are on screen;
-    'task': while there is one to judge; 'unfit': while a stage does not fit; 'unasked': on a model of the hub that
+    'shown': while there is something on screen that it is about; 'unfinished': while a run of the stage can be taken
+    up; 'unfit': while a stage does not fit; 'unasked': on a model of the hub that
     is not here.
     """
 
@@ -89,6 +90,16 @@ REGISTRY: dict[str, tuple[Action, ...]] = {
             2,
             "live",
         ),
+        Action(
+            "run.resume",
+            "r",
+            "r",
+            "Go on",
+            "Take up the run of this stage that was stopped or broke off.",
+            "app.resume_run",
+            1,
+            "unfinished",
+        ),
         Action("run.save", "ctrl+s", "^s", "Save", "Save a checkpoint now.", "app.save_now", 4, "live"),
         Action("run.stop", "full_stop", ".", "Stop…", "Stop the run; it saves.", "app.stop_run", 3, "live"),
     ),
@@ -147,13 +158,24 @@ REGISTRY: dict[str, tuple[Action, ...]] = {
     ),
     "ppo": (
         Action("ppo.start", "enter", "⏎", "Start", "Start a PPO run.", "start", 1, "idle"),
-        Action("ppo.older", "left", "←→", "Browse", "Older sample; in a lit chart, value before.", "browse(-1)", 13),
+        Action(
+            "ppo.older",
+            "left",
+            "←→",
+            "Browse",
+            "Older sample; in a lit chart, value before.",
+            "browse(-1)",
+            13,
+            "charts",
+        ),
         Action("ppo.newer", "right", "→", "Newer", "Newer sample; in a lit chart, value after.", "browse(1)"),
-        Action("ppo.samples", "s", "s", "Samples", "Read the samples, now and at the start.", "samples", rank=4),
-        Action("ppo.heldout", "h", "h", "Held-out", "Scores on held-out prompts against √KL.", "held_out", 8),
-        Action("ppo.why", "w", "w", "Alerts", "All alerts: why, and what to do.", "why", rank=5),
+        Action("ppo.samples", "s", "s", "Samples", "Read the samples, now and at the start.", "samples", 4, "charts"),
+        Action("ppo.heldout", "h", "h", "Held-out", "Scores on held-out prompts against √KL.", "held_out", 8, "charts"),
+        Action("ppo.why", "w", "w", "Alerts", "All alerts: why, and what to do.", "why", 5, "charts"),
         Action("ppo.light", "c", "c", "Next chart", "Light up the next chart.", "light(1)"),
-        Action("ppo.kept", "k", "k", "Kept", "Checkpoints, the best one, where time and memory go.", "kept", rank=7),
+        Action(
+            "ppo.kept", "k", "k", "Kept", "Checkpoints, the best one, where time and memory go.", "kept", 7, "charts"
+        ),
     ),
     "charts": (
         Action("charts.next", "tab", "tab", "Charts", "Light up the next chart.", "light(1)", 4, "charts"),
@@ -171,7 +193,7 @@ REGISTRY: dict[str, tuple[Action, ...]] = {
     ),
     "compare": (
         Action("compare.start", "enter", "⏎", "Compare", "Measure before and after.", "start", 1, "idle"),
-        Action("compare.older", "left", "←→", "Prompt", "The prompt before this one.", "browse(-1)", rank=2),
+        Action("compare.older", "left", "←→", "Prompt", "The prompt before this one.", "browse(-1)", 2, "shown"),
         Action("compare.newer", "right", "→", "Next prompt", "The prompt after this one.", "browse(1)"),
     ),
     "export": (
@@ -212,18 +234,25 @@ REGISTRY: dict[str, tuple[Action, ...]] = {
         Action("label.accept-done", "enter", "⏎", "Done", "Store it, once all are decided.", "commit"),
     ),
     "label": (
-        Action("label.skip", "s", "s", "Skip", "Later: it comes back in the next sitting.", "skip", 2, "task"),
-        Action("label.discard", "S", "S", "Discard", "Never show it to you again.", "discard", 19, "task"),
+        Action("label.skip", "s", "s", "Skip", "Later: it comes back in the next sitting.", "skip", 2, "shown"),
+        Action("label.discard", "S", "S", "Discard", "Never show it to you again.", "discard", 19, "shown"),
         Action("label.undo", "u", "u", "Undo", "Take the last answer back; again and again.", "undo", rank=1),
         Action("label.redo", "U", "U", "Redo", "Give the answer taken back again.", "redo"),
         Action(
             "label.history", "h", "h", "History", "Every answer of yours: open again, gold.", "ask('history')", rank=5
         ),
         Action(
-            "label.flag", "exclamation_mark", "!", "Flag", "Say what is wrong with this one.", "ask('flag')", 12, "task"
+            "label.flag",
+            "exclamation_mark",
+            "!",
+            "Flag",
+            "Say what is wrong with this one.",
+            "ask('flag')",
+            12,
+            "shown",
         ),
-        Action("label.note", "n", "n", "Note", "A note that is stored with the answer.", "ask('note')", 4, "task"),
-        Action("label.edit", "e", "e", "Edit", "Write an answer better; yours then wins.", "ask('edit')", 13, "task"),
+        Action("label.note", "n", "n", "Note", "A note that is stored with the answer.", "ask('note')", 4, "shown"),
+        Action("label.edit", "e", "e", "Edit", "Write an answer better; yours then wins.", "ask('edit')", 13, "shown"),
         Action("label.up", "up", "↑", "Up", "Scroll all up.", "scroll_all(-1)"),
         Action("label.down", "down", "↓", "Down", "Scroll all down.", "scroll_all(1)"),
         Action("label.page-up", "pageup", "PgUp", "Page up", "Scroll all up by a page.", "scroll_page(-1)"),
@@ -232,16 +261,16 @@ REGISTRY: dict[str, tuple[Action, ...]] = {
         Action("label.end", "end", "end", "End", "Scroll all to the end.", "scroll_far(1)"),
         Action("label.lit-up", "shift+up", "shift+↑", "Lit up", "Scroll only the lit answer up.", "scroll_lit(-1)"),
         Action("label.lit-down", "shift+down", "shift+↓", "Lit down", "Scroll only the lit answer.", "scroll_lit(1)"),
-        Action("label.focus", "tab", "tab", "Next", "Light up the next answer.", "light(1)", 20, "task"),
+        Action("label.focus", "tab", "tab", "Next", "Light up the next answer.", "light(1)", 20, "shown"),
         Action("label.focus-back", "shift+tab", "shift+tab", "Last", "Light up the answer before.", "light(-1)"),
-        Action("label.zoom", "z", "z", "Zoom", "Only the lit answer, the next one, all again.", "zoom", 5, "task"),
-        Action("label.stack", "v", "v", "Stack", "Side by side, or one above the other.", "stack", 21, "task"),
+        Action("label.zoom", "z", "z", "Zoom", "Only the lit answer, the next one, all again.", "zoom", 5, "shown"),
+        Action("label.stack", "v", "v", "Stack", "Side by side, or one above the other.", "stack", 21, "shown"),
         Action(
-            "label.read", "o", "o", "Prompt", "The whole conversation in a window.", "ask('read_prompt')", 22, "task"
+            "label.read", "o", "o", "Prompt", "The whole conversation in a window.", "ask('read_prompt')", 22, "shown"
         ),
-        Action("label.markdown", "m", "m", "Markdown", "Formatted, or as it was written.", "markdown", 10, "task"),
+        Action("label.markdown", "m", "m", "Markdown", "Formatted, or as it was written.", "markdown", 10, "shown"),
         Action(
-            "label.diff", "D", "D", "Diff", "Mark the words the other answer does not have.", "word_diff", 9, "task"
+            "label.diff", "D", "D", "Diff", "Mark the words the other answer does not have.", "word_diff", 9, "shown"
         ),
         Action("label.guideline", "g", "g", "Guideline", "Read or write the guideline.", "ask('guideline')", rank=14),
         Action("label.stats", "i", "i", "Stats", "How you have judged so far.", "ask('statistics')", rank=15),
@@ -298,10 +327,10 @@ REGISTRY: dict[str, tuple[Action, ...]] = {
         ),
     ),
     "log": (
-        Action("log.older", "tab", "tab", "Older run", "The log of the run before this one.", "turn(1)", rank=2),
+        Action("log.older", "tab", "tab", "Older run", "The log of the run before this one.", "turn(1)", 2, "shown"),
         Action("log.newer", "shift+tab", "shift+tab", "Newer", "The log of the run after this one.", "turn(-1)"),
-        Action("log.turn-over", "v", "v", "What it did", "What the run did, or its log.", "turn_over", 4),
-        Action("log.find", "slash", "/", "Find", "Find words, from here upwards.", "find", rank=3),
+        Action("log.turn-over", "v", "v", "What it did", "What the run did, or its log.", "turn_over", 4, "shown"),
+        Action("log.find", "slash", "/", "Find", "Find words, from here upwards.", "find", 3, "shown"),
         Action("log.match-up", "n", "n", "Next match", "The next match, further up.", "again(True)"),
         Action("log.match-down", "N", "N", "Match below", "The match before that, further down.", "again(False)"),
         Action("log.up", "up,k", "↑", "Up", "A line up.", "scroll_log(-1)"),
@@ -309,8 +338,8 @@ REGISTRY: dict[str, tuple[Action, ...]] = {
         Action("log.page-up", "pageup", "PgUp", "Page up", "A page up.", "page(-1)"),
         Action("log.page-down", "pagedown", "PgDn", "Page down", "A page down.", "page(1)"),
         Action("log.top", "home", "home", "Start", "To the beginning of the log.", "start"),
-        Action("log.end", "end", "end", "Follow", "To the end, and on with it while the run lives.", "end", rank=5),
-        Action("log.path", "c", "c", "Copy path", "Copy where the file lies.", "copy_path", rank=6),
+        Action("log.end", "end", "end", "Follow", "To the end, and on with it while the run lives.", "end", 5, "shown"),
+        Action("log.path", "c", "c", "Copy path", "Copy where the file lies.", "copy_path", 6, "shown"),
         Action("log.back", "escape", "esc", "Back", "Out of the search, or back to where you were.", "back", rank=1),
     ),
     "home": (

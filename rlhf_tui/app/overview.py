@@ -37,6 +37,9 @@ KIND_OF_STAGE = {
 STAGE_OF_KIND = {kind: stage for stage, kind in KIND_OF_STAGE.items()}
 ALIVE = ("running", "paused", "queued")
 BROKEN = ("failed", "crashed")
+BROKEN_OFF = (*BROKEN, "stopped")
+#: The kinds of run whose work is worth taking up where it was saved.
+GO_ON = ("generate", "reward", "ppo", "compare", "demo")
 #: So many judgements are usually enough to train on, whether or not more pairs wait.
 ENOUGH = 100
 _MOMENT = 5.0  # seconds
@@ -176,6 +179,18 @@ class Overview:
             return own
         return demo or self.live
 
+    def unfinished(self, stage: str) -> Watched | None:
+        """The run of a stage that was stopped or broke off and can be taken up; a part of a demo: the demo.
+
+        A download or an export is begun again, to the same end.
+        """
+        own, demo = self.run(stage), self.demo
+        if demo is not None and (own is None or _is_part(own.folder, demo.folder)):
+            own = demo if own is None or own.status in BROKEN_OFF else None
+        if own is None or own.folder.kind not in GO_ON:
+            return None
+        return own if own.status in BROKEN_OFF else None
+
     def in_the_way(self, stage: str) -> Watched | None:
         """The run that keeps a stage from being started: its own, or whichever has the model if none is to wait."""
         own = self.run(stage)
@@ -219,7 +234,12 @@ class Overview:
         open_still = [name for name, _ in STAGES[1:] if self.mark(name) != "done"]
         if self.counts.judgements >= ENOUGH or self.mark("reward") == "done":
             open_still = [name for name in open_still if name != "pairs"]  # pairs that wait keep nobody from going on
-        return _NEXT[open_still[0] if open_still else None]
+        stage = open_still[0] if open_still else None
+        broken_off = self.unfinished(stage) if stage else None
+        if broken_off is not None:
+            number = [name for name, _ in STAGES].index(stage or "") + 1
+            return f"{broken_off.name} did not finish: press {number}, then r to go on with it."
+        return _NEXT[stage]
 
     def missing(self, stage: str) -> UserError | None:
         """What must be there before a stage can start; None when it can."""

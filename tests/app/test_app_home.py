@@ -497,7 +497,7 @@ def test_a_session_goes_home_until_somebody_leaves(here: Path, monkeypatch: pyte
         opened.append((project.name, how))
         return len(opened) < 3
 
-    monkeypatch.setattr("rlhf_tui.app.app.run_app", show)
+    monkeypatch.setattr("rlhf_tui.app.session.run_app", show)
     monkeypatch.setattr("rlhf_tui.app.home.run_home", lambda base: choices.pop(0))
     session.run_session(one, here, start="ppo")
     assert [name for name, _ in opened] == ["one", "two", "one"]

@@ -330,3 +330,46 @@ def test_a_long_journal_says_how_far_it_has_been_read(project: Project, write_ru
     shares = [int(text.split()[-2]) for text in told[:-1]]
     assert shares == sorted(shares)
     assert shares[0] < 100
+
+
+@pytest.mark.parametrize(
+    ("stage", "kind", "events", "waits"),
+    [
+        ("ppo", "ppo", [Done("stopped")], True),
+        ("ppo", "ppo", [Done("failed")], True),
+        ("reward", "reward", [Metric(1, {"loss": 0.5})], True),  # crashed
+        ("pairs", "generate", [Done("stopped")], True),
+        ("compare", "compare", [Done("stopped")], True),
+        ("ppo", "ppo", [Done("finished")], False),
+        ("export", "export", [Done("stopped")], False),  # is written anew
+        ("model", "download", [Done("stopped")], False),  # is fetched by ⏎
+    ],
+)
+def test_a_run_that_broke_off_waits_to_be_taken_up(
+    stage: str, kind: str, events: list[Event], waits: bool, project: Project, write_run: Callable[..., RunFolder]
+) -> None:
+    run = write_run(project, kind, events)
+    found = seen(project).unfinished(stage)
+    assert (found.name if found else "") == (run.name if waits else "")
+
+
+def test_a_part_of_a_demo_that_broke_off_is_taken_up_with_the_demo(project: Project, alive: Any) -> None:
+    whole = create_run(project, "demo")
+    part = create_run(project, "ppo", parents={"demo": whole.name})
+    for run in (part, whole):
+        with JournalWriter(run.events_path) as emit:
+            emit(Done("stopped"))
+    found = seen(project)
+    for stage in ("ppo", "compare"):  # that one was not begun
+        waits = found.unfinished(stage)
+        assert waits is not None
+        assert waits.name == whole.name
+    with alive(whole):
+        assert seen(project).unfinished("ppo") is None
+
+
+def test_the_next_step_is_to_take_up_what_broke_off(prompted: Project, write_run: Callable[..., RunFolder]) -> None:
+    write_run(prompted, "reward", [Done("finished")])
+    run = write_run(prompted, "ppo", [Done("stopped")])
+    view = seen(prompted)
+    assert view.next_step() == f"{run.name} did not finish: press 4, then r to go on with it."

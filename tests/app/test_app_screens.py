@@ -172,7 +172,7 @@ async def test_a_crashed_run_says_so(labelled: Project, write_run: Callable[...,
     write_run(labelled, "ppo", [Progress(3, 9, "updates"), Metric(3, {"score": 1.0})])
     shown = (await tour(labelled, (80, 24), text_of))["ppo"]
     assert "✗ CRASHED" in shown
-    assert "press L for its log" in shown
+    assert "L shows its log" in shown
 
 
 async def test_a_live_run_opens_first_and_its_charts_move(
@@ -312,6 +312,33 @@ async def test_enter_starts_the_stage_in_the_background(finished: Project, monke
         await app.workers.wait_for_complete()
     assert launched[-1].record.options == {"format": "adapter"}
     assert launched[2].record.parents == {"reward": "reward-0002"}
+
+
+async def test_a_run_that_broke_off_is_taken_up_by_a_key_and_not_begun_anew(
+    finished: Project, monkeypatch: pytest.MonkeyPatch, text_of: TextOf
+) -> None:
+    launched: list[RunFolder] = []
+    monkeypatch.setattr("rlhf_tui.app.app.launcher.launch", lambda project, run: launched.append(run))
+    run = create_run(finished, "ppo")
+    with JournalWriter(run.events_path) as emit:
+        emit(Metric(3, {"score": 1.0}))
+        emit(Done("stopped", "stopped after update 3"))
+    before = sorted(finished.runs.iterdir())
+    app = RlhfApp(finished)
+    async with app.run_test(size=(80, 24)) as pilot:
+        await pilot.press("3", "r")  # that one has finished
+        await app.workers.wait_for_complete()
+        assert launched == []
+        assert "r Go on" not in text_of(app)
+        await pilot.press("4")
+        await settle(pilot)
+        assert "r Go on" in text_of(app)
+        await pilot.press("r")
+        await app.workers.wait_for_complete()
+        await settle(pilot)
+        assert app.starting == ""
+    assert launched == [run]
+    assert sorted(finished.runs.iterdir()) == before
 
 
 async def test_what_is_missing_is_said_instead_of_started(project: Project, text_of: TextOf) -> None:

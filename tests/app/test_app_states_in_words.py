@@ -40,7 +40,7 @@ LIVE: Sequence[tuple[str, Callable[[RunFolder], object], Sequence[str]]] = (
 ENDED: Sequence[tuple[str, Sequence[Event], Sequence[str]]] = (
     ("stopped", [Done("stopped")], ("■ stopped", "○ idle")),
     ("failed", [Done("failed", error=stories.OUT_OF_MEMORY)], ("✗ FAILED", "The card is full; L says why", "[3 ⚠ Re")),
-    ("crashed", [], ("✗ CRASHED", "press L for its log", "[3 ⚠ Reward]")),
+    ("crashed", [], ("✗ CRASHED", "r goes on with it, L shows its log", "[3 ⚠ Reward]")),
     ("finished", [Done("finished")], ("✓ finished", "[3 ✓ Reward]")),
 )
 #: What else a finished project shows, by the keys that lead there.

@@ -22,7 +22,7 @@ HEAVY = ("torch", "transformers", "peft", "bitsandbytes", "accelerate")
 SHOW = """
 import sys
 from pathlib import Path
-from rlhf_tui.app.app import run_app
+from rlhf_tui.app.session import run_app
 from rlhf_tui.project import open_project
 run_app(open_project(Path(sys.argv[1])))
 """

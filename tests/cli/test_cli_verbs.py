@@ -238,7 +238,7 @@ def test_demo_headless_makes_the_project_runs_once_and_reports(cli, tmp_path: Pa
 def test_in_a_terminal_a_folder_opens_the_app(cli, project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     opened: list[tuple[Path, dict[str, Any]]] = []
     monkeypatch.setattr(verbs, "is_terminal", lambda: True)
-    monkeypatch.setattr("rlhf_tui.app.app.run_app", lambda project, **how: opened.append((project.root, how)))
+    monkeypatch.setattr("rlhf_tui.app.session.run_app", lambda project, **how: opened.append((project.root, how)))
     assert cli(project.root).code == 0
     monkeypatch.chdir(project.root)
     assert cli().code == 0
@@ -250,7 +250,7 @@ def test_in_a_terminal_label_opens_the_app_on_the_labelling_screen(
 ) -> None:
     opened: list[dict[str, Any]] = []
     monkeypatch.setattr(verbs, "is_terminal", lambda: True)
-    monkeypatch.setattr("rlhf_tui.app.app.run_app", lambda project, **how: opened.append(how))
+    monkeypatch.setattr("rlhf_tui.app.session.run_app", lambda project, **how: opened.append(how))
     monkeypatch.chdir(project.root)
     assert cli("label").code == 0
     cli("config", "set", "label.repeat_share", "0.2")
@@ -266,7 +266,7 @@ def test_the_demo_in_a_terminal_is_the_app(
 ) -> None:
     followed: list[str] = []
     monkeypatch.setattr(verbs, "is_terminal", lambda: True)
-    monkeypatch.setattr("rlhf_tui.app.app.run_app", lambda project, follow: followed.append(follow and follow.name))
+    monkeypatch.setattr("rlhf_tui.app.session.run_app", lambda project, follow: followed.append(follow and follow.name))
     assert cli("demo", tmp_path / "demo").code == 0
     assert cli("demo", tmp_path / "demo").code == 0
     assert followed == ["demo-0001", None]

@@ -11,7 +11,7 @@ from textual.binding import BindingType
 from textual.containers import Container
 from textual.content import Content
 
-from rlhf_tui.app import keys, words
+from rlhf_tui.app import keys, keytable, words
 from rlhf_tui.app.overview import Overview, Watched
 from rlhf_tui.app.screens.stage import STATES, StageScreen, progress_body
 from rlhf_tui.app.state import Comparison
@@ -78,6 +78,12 @@ class CompareScreen(StageScreen):
         prompt.show(text, title=f"Prompt {self._at + 1} of {len(found)}" if found else "Prompt")
         for side, samples in (("before", chosen.before), ("after", chosen.after)):
             self.query_one(f"#{side}", Candidate).show(*side_text(samples))
+
+    @property
+    def there(self) -> Sequence[keytable.When]:
+        """Prompts to turn to, once some have been answered."""
+        run = self.run_shown
+        return ("shown",) if run is not None and run.state.comparisons else ()
 
     def action_browse(self, by: int) -> None:
         """Show another prompt."""

@@ -365,7 +365,7 @@ class LabelScreen(Looking):
     def show_lines(self) -> None:
         self._show_counts()
         self._show_answer()
-        there: list[keytable.When] = ["task"] if self.sitting.shown else []
+        there: list[keytable.When] = ["shown"] if self.sitting.shown else []
         footer = keys.footer(self.keys_named, self.app.size.width, live=False, there=there, keymap=self._keymap)
         self.query_one(KeyLine).show(footer)
 

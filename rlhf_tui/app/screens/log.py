@@ -19,7 +19,7 @@ from textual.screen import Screen
 from textual.widgets import Input, Static
 from textual.worker import get_current_worker
 
-from rlhf_tui.app import keys, logtext, words
+from rlhf_tui.app import keys, keytable, logtext, words
 from rlhf_tui.app.copying import copy
 from rlhf_tui.app.overview import ALIVE
 from rlhf_tui.app.screens.stage import STATES
@@ -144,7 +144,9 @@ class LogScreen(Screen[None]):
         pane = self.query_one("#log", TextPane)
         pane.border_title = Content("What the run did" if self._events else "worker.log")
         pane.tell(self._place())
-        self.query_one(KeyLine).show(keys.footer("log", self.app.size.width, live=False, keymap=app.keymap))
+        there: list[keytable.When] = ["shown"] if run is not None else []
+        footer = keys.footer("log", self.app.size.width, live=False, there=there, keymap=app.keymap)
+        self.query_one(KeyLine).show(footer)
 
     def _place(self) -> str:
         """Where in the file this is, for the lower border."""

@@ -16,7 +16,7 @@ from textual.screen import Screen
 from textual.widget import Widget
 
 from rlhf_tui.app import keys, keytable, opening, words
-from rlhf_tui.app.overview import Overview, Watched
+from rlhf_tui.app.overview import GO_ON, Overview, Watched
 from rlhf_tui.app.summary import summary, too_small
 from rlhf_tui.app.widgets.panel import Panel, tinted
 from rlhf_tui.app.widgets.status import Ends, KeyLine, StageBar
@@ -112,12 +112,11 @@ class StageScreen(Screen[None]):
         self.query_one("#head", Ends).show(left, right)
         self._fold(too_small(*self.app.size))
         self.query_one(StageBar).show([view.mark(name) for name, _ in keytable.STAGES])
+        there = [*self.there]
+        if view.live is None and view.unfinished(self.STAGE):
+            there.append("unfinished")
         footer = keys.footer(
-            self.STAGE,
-            self.app.size.width,
-            live=view.live is not None,
-            there=self.there,
-            keymap=self.rlhf.keymap,
+            self.STAGE, self.app.size.width, live=view.live is not None, there=there, keymap=self.rlhf.keymap
         )
         self.query_one(KeyLine).show(footer)
         self.show(view)
@@ -247,7 +246,8 @@ def state_line(run: Watched, now: float) -> Content:
                 pace = f"{words.size(round(1 / each))}/s"
             parts.append(tinted(f"  {pace}, {words.duration(state.pace.left(now))} left", "quiet"))
     elif state.done:
-        parts.append(Content.assemble("  ", ending(run)))
+        goes_on = "; r goes on with it" if run.status == "stopped" and run.folder.kind in GO_ON else ""
+        parts.append(Content.assemble("  ", ending(run), goes_on))
     elif run.status == "crashed":
         parts.append(Content(f"  {crash_words(run)}"))
     return Content("").join(parts)
@@ -258,7 +258,8 @@ def crash_words(run: Watched) -> str:
     if run.end is None:
         return ""
     happened = run.end.what.removeprefix(f"{run.name} crashed: ").rstrip(".")
-    return f"{happened}; press L for its log"
+    goes_on = "r goes on with it, " if run.folder.kind in GO_ON else ""
+    return f"{happened}; {goes_on}L shows its log"
 
 
 def ending(run: Watched) -> str:
