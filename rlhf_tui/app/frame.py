@@ -107,6 +107,11 @@ class Frame(App[ReturnType]):
         """Leave from wherever one is."""
         self.action_leave()
 
+    def action_command_palette(self) -> None:
+        """Open the palette, unless the one before is still being taken away: Textual 8.2 falls over two of them."""
+        if not any(isinstance(one, CommandPalette) for one in self._nodes):
+            super().action_command_palette()
+
     async def run_action(
         self,
         action: str | ActionParseResult,

@@ -177,6 +177,19 @@ async def test_labelling_is_left_at_once_where_nothing_was_begun(prompted: Proje
         assert isinstance(app.screen, StageScreen)
 
 
+async def test_the_palette_is_opened_again_only_when_the_one_before_has_gone(project: Project) -> None:
+    app = RlhfApp(project)
+    async with app.run_test() as pilot:
+        await pilot.press("ctrl+p")
+        assert isinstance(app.screen, CommandPalette)
+        app.pop_screen()  # no longer on top, and not yet taken away
+        app.action_command_palette()
+        await pilot.pause()
+        assert isinstance(app.screen, StageScreen)
+        await pilot.press("ctrl+p")
+        assert isinstance(app.screen, CommandPalette)
+
+
 async def test_the_palette_may_look_for_its_list_when_it_has_just_been_closed(project: Project) -> None:
     app = RlhfApp(project)
     async with app.run_test() as pilot:
