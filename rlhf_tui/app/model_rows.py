@@ -6,7 +6,6 @@ Free of widgets; text of models and folders is cleaned before it is shown.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from textual.content import Content
 
@@ -14,6 +13,7 @@ from rlhf_tui import hub, locate
 from rlhf_tui.app import words
 from rlhf_tui.app.machine import MARKS
 from rlhf_tui.app.model_plan import Outcome, Unknown
+from rlhf_tui.app.shelf import short
 from rlhf_tui.app.widgets.panel import Row, lines, list_line, rows, tinted
 from rlhf_tui.doctor import Check
 from rlhf_tui.errors import UserError
@@ -232,7 +232,7 @@ def about_rows(found: FoundModel) -> Content:
         Row("licence", licence(found)),
     ]
     if found.path:
-        listed.append(Row("lies in", clean(str(Path(found.path)))))
+        listed.append(Row("lies in", clean(short(found.path))))
     said = [clean(part) for part in (found.problem, found.todo) if part]
     return lines(rows(listed), *(tinted(part, "warn") for part in said))
 

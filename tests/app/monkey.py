@@ -345,8 +345,8 @@ def _drafts(app: Frame[Any]) -> dict[Screen[Any], str]:
         if isinstance(screen, WritingDialog):
             text = "".join(area.text for area in screen.query(TextArea))
             begun |= {screen: screen._title} if text.strip() and text != screen._start else {}
-        elif isinstance(screen, LabelScreen) and screen._sitting and screen._sitting.shown:
-            begun |= {screen: "an answer"} if screen._sitting.note or screen._draft.touched else {}
+        elif isinstance(screen, LabelScreen) and screen.unstored:
+            begun |= {screen: "an answer"}
     return begun
 
 

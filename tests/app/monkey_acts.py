@@ -68,17 +68,18 @@ def asked(title: str) -> tuple[str, Collection[str]]:
 
 #: Every destructive act, and what must have been done for it.
 RULES = (
-    # A run: it is stopped only after a question. Starting one is what enter does on its stage: the last line says so.
+    # A run: it is stopped only after a question. Starting one is what enter does on its stage, going on with one what
+    # r does, of a demo on the stage that it was at: the last line says so.
     Rule("stop a run", "stop", "*", (asked("Stop the run"), _OPEN_CHAT)),
     # Only the model is let go of, what was said is kept, and the next question starts it again: no question.
     Rule("end a chat", "stop", "*/runs/chat-*", (("ChatScreen", ("ctrl+t",)),)),
     *(
-        Rule(f"start a run: {kind}", "start", kind, ((screen, ("enter",)), _OPEN_CHAT, PALETTE))
+        Rule(f"start a run: {kind}", "start", kind, ((screen, ("enter", "r")), _OPEN_CHAT, PALETTE))
         for kind, screen in _SCREEN_OF_KIND.items()
     ),
     Rule("start a download", "start", "download", (("ModelScreen", TAKE), _OPEN_CHAT, PALETTE)),
     Rule("start a chat", "start", "chat", (("ChatScreen", ("enter",)),)),
-    Rule("start the demo", "start", "demo", (asked("The demo"),)),
+    Rule("start the demo", "start", "demo", (asked("The demo"), ("*Screen", ("r",)), PALETTE)),
     Rule("let a run go on", "delete", "*/control/pause", (("*Screen", ("space",)), PALETTE)),
     Rule("pause or save once more", "overwrite", "*/control/*", (("*Screen", ("space", "ctrl+s")), PALETTE)),
     # Settings: each change is stored at once, is said, and can be taken back with u; the others after a question.
@@ -104,7 +105,7 @@ RULES = (
     # What was copied last is replaced by what is copied now.
     Rule("replace what was copied", "overwrite", "*/copied.txt", ((_ANYWHERE, ("y", "ctrl+y", "c")), PALETTE)),
     # A text of several lines, or a note, an order or marks for what is judged: given up only after a question. What
-    # takes one to another answer (u, U, h, M, R) drops them, too, and is left to the person.
+    # takes one to another answer (u, U, h) keeps the note; that it drops an order is left to the person.
     Rule("give up a text", "discard", "*", (asked("Give up what you wrote"),)),
 )
 

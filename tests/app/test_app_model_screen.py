@@ -183,6 +183,16 @@ async def test_the_plan_follows_the_settings_and_f_lowers_them(
         assert "Every stage fits." in text_of(app)
 
 
+@pytest.mark.parametrize(("size", "shown"), [((120, 36), True), ((109, 36), False), ((160, 48), True)])
+async def test_where_there_is_room_all_about_the_lit_model_stands_beside_the_list(
+    project: Project, size: tuple[int, int], shown: bool, text_of: TextOf
+) -> None:
+    app = RlhfApp(project)
+    async with app.run_test(size=size) as pilot:
+        await settle(pilot)
+        assert ("the starter model" in text_of(app)) is shown
+
+
 async def test_the_hub_is_asked_only_when_the_user_asks(project: Project, fake: FakeHub, text_of: TextOf) -> None:
     set_to(project, "model.name", "o/m")
     app = RlhfApp(project)

@@ -78,7 +78,7 @@ def beside(text: str, first: str, *others: str) -> bool:
 # The verdict
 
 
-@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("size", [*SIZES, (120, 36), (110, 32)])
 @pytest.mark.parametrize("level", LEVELS)
 async def test_the_verdict_its_reasons_and_what_to_do_are_seen_at_once(
     level: str, size: tuple[int, int], report_of: Make, reported: Put, text_of: TextOf
@@ -429,6 +429,20 @@ async def test_the_report_window_scrolls_and_closes(report_of: Make, reported: P
         await pilot.press("home", "j", "j", "space", "k")
         await pilot.press("escape")
         assert isinstance(app.screen, RewardScreen)
+
+
+async def test_between_small_and_large_findings_and_curves_take_the_room(
+    report_of: Make, reported: Put, text_of: TextOf
+) -> None:
+    async with opened(reported(report_of("narrow")), (120, 36)) as (app, pilot):
+        for size, shown in [((120, 36), True), ((109, 36), False), ((120, 31), False), ((160, 48), True)]:
+            await pilot.resize_terminal(*size)
+            await settle(pilot)
+            text = text_of(app)
+            for title in ("What was found", "Is it as sure as it should be", "Would more labels help"):
+                assert (title in text) is shown, (size, title)
+            assert ("says what to do" in text) is not shown
+            assert ("Largest disagreements" in text) is (size == (160, 48))
 
 
 @pytest.mark.parametrize(("width", "together"), [(80, True), (60, False)])

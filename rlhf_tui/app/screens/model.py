@@ -161,6 +161,10 @@ class ModelScreen(StageScreen):
             note=f"{keys.key_of('model', 'stage.doctor', self.rlhf.keymap)}: all of it",
         )
         self._show_next(view, current)
+        if self.wide or self.roomy:
+            lit = self.lit
+            about = model_rows.about_rows(lit) if lit else tinted("A folder on this machine, or owner/model.", "quiet")
+            self.query_one("#about-model", Panel).show(about)
         if self.wide:
             self._show_settings(view, settings)
 
@@ -197,9 +201,6 @@ class ModelScreen(StageScreen):
         panel.show(model_rows.next_words(self.lit, current, view.next_step()), title="Next")
 
     def _show_settings(self, view: Overview, settings: Settings) -> None:
-        lit = self.lit
-        about = model_rows.about_rows(lit) if lit else tinted("A folder on this machine, or owner/model.", "quiet")
-        self.query_one("#about-model", Panel).show(about)
         self.query_one("#base", Panel).show(rows(model_about.base_rows(settings)))
         self.query_one("#adapters", Panel).show(rows(model_about.adapter_rows(view, settings)))
         self.query_one("#changed", Panel).show(model_about.changed_settings(settings))

@@ -34,7 +34,7 @@ from rlhf_tui.preferences.store import Store
 from rlhf_tui.project import Project
 from rlhf_tui.settings import Settings
 
-#: How many lines of accuracies there are on a small and on a large terminal.
+#: How many lines of accuracies there are on a small terminal and where there is room.
 MEASURED, MEASURED_WIDE = 5, 7
 PATIENCE = 0.5  # seconds that a look at the labels waits for another program's lock
 
@@ -148,11 +148,11 @@ class RewardScreen(ChartKeys, StageScreen):
         self.query_one("#taste", Panel).show(taste(view))
 
     def _show_report(self, report: Report, view: Overview) -> None:
-        key = self._key
+        key, more = self._key, self.wide or self.roomy
         read = key("reward.report")
         parts: dict[str, Body] = {
             "verdict": lambda w, h: reward_panels.banner(report, w, h, read),
-            "accuracy": lambda w, _: reward_panels.accuracy(report, w, MEASURED_WIDE if self.wide else MEASURED),
+            "accuracy": lambda w, _: reward_panels.accuracy(report, w, MEASURED_WIDE if more else MEASURED),
             "findings": lambda w, h: reward_panels.findings(report.findings, w, h),
             "calibration": lambda w, h: captioned(report, CALIBRATION, w, h),
             "curve": lambda w, h: captioned(report, CURVE, w, h),
@@ -169,7 +169,7 @@ class RewardScreen(ChartKeys, StageScreen):
         asides = []
         if self._stale(report, view):
             asides.append(tinted(f"⚠ The labels have changed since: {key('reward.start')} trains again.", "warn"))
-        if report.findings and not self.wide:
+        if report.findings and not more:
             asides.append(reward_panels.summary(report, read))
         below = self.query_one("#asides", Static)
         below.display = bool(asides)

@@ -23,7 +23,7 @@ from rlhf_tui.preferences.intervals import Estimate, Rate
 #: Beneath this a plot says less than its numbers.
 LEAST_PLOT = 14
 #: What stands at the right ends of the forest plot.
-INTERVALS = "95 % intervals · beside a rule: by how many points the model is better"
+INTERVALS = "95 % intervals · beside a rule: the model's lead in points"
 _KEPT = "\u00a0"  # keeps "71 %" on one line while wrapping
 
 

@@ -103,6 +103,12 @@ class StageScreen(Screen[None]):
         """Whether there is room for the large layout."""
         return self.app.size.width >= 140 and self.app.size.height >= 40
 
+    @property
+    def roomy(self) -> bool:
+        """Whether there is room for some of what only the large layout shows."""
+        width, height = self.app.size
+        return not self.wide and width >= 110 and height >= 32
+
     def renew(self) -> None:
         """Show the overview as it is now."""
         if not self.is_mounted or not self.query("#head"):  # not made yet, or the app is closing
@@ -111,6 +117,7 @@ class StageScreen(Screen[None]):
         left, right = headline(view, self.rlhf.starting, time.time(), self.app.size.width, self.rlhf.machine_words)
         self.query_one("#head", Ends).show(left, right)
         self._fold(too_small(*self.app.size))
+        self.set_class(self.roomy, "-roomy")
         self.query_one(StageBar).show([view.mark(name) for name, _ in keytable.STAGES])
         there = [*self.there]
         if view.live is None and view.unfinished(self.STAGE):
