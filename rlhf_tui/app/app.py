@@ -290,7 +290,7 @@ class RlhfApp(Frame[None]):
             self._ask("stop", f"{instead_of.name} ends.", instead_of)
         self.starting = what
         self.renew()
-        self._start(what, make, instead_of.folder if instead_of else None)
+        self._start(make, instead_of.folder if instead_of else None)
 
     def open_label(self) -> None:
         """Open the labelling screen."""
@@ -329,9 +329,12 @@ class RlhfApp(Frame[None]):
         self.action_stage(event.stage)
 
     @on(RunStarted)
-    def _run_started(self) -> None:
+    def _run_started(self, event: RunStarted) -> None:
         self.starting = ""
         self.look()
+        demo = self.overview.demo
+        if demo is not None and demo.name == event.name:  # taken up: from stage to stage again
+            self._following = demo.alive
         self.renew()
 
     @on(StartFailed)
@@ -342,7 +345,7 @@ class RlhfApp(Frame[None]):
         self.show_error(event.error)
 
     @work(thread=True, exclusive=True, exit_on_error=False, group="start")
-    def _start(self, what: str, make: Callable[[], RunFolder], after: RunFolder | None = None) -> None:
+    def _start(self, make: Callable[[], RunFolder], after: RunFolder | None = None) -> None:
         """Launch the worker of a run, away from the thread that draws; when `after` has ended."""
         try:
             deadline = time.monotonic() + _PATIENCE
@@ -353,8 +356,9 @@ class RlhfApp(Frame[None]):
         except UserError as error:
             self.post_message(self.StartFailed(error))
         except (OSError, sqlite3.Error) as error:
-            name = f"The {what} run" if what in KIND_OF_STAGE.values() else what
-            wrapped = UserError(f"{name} could not be started.", why=str(error), todo="Check disk and rights.")
+            wrapped = UserError(
+                "The run could not be started.", why=str(error), todo="Check the disk and the rights of the project."
+            )
             self.post_message(self.StartFailed(wrapped))
         else:
             self.post_message(self.RunStarted(run.name))

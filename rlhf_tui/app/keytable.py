@@ -21,8 +21,7 @@ class Action:
     stays longer when space is short); 0 keeps the action out of the footer. `when` says in which state of
     the project the footer offers it; 'report': while there is one to read; 'charts': while some are on screen;
     'shown': while there is something on screen that it is about; 'unfinished': while a run of the stage can be taken
-    up; 'unfit': while a stage does not fit; 'unasked': on a model of the hub that
-    is not here.
+    up; 'unfit': while a stage does not fit; 'unasked': on a model of the hub that is not here.
     """
 
     id: str

@@ -22,6 +22,7 @@ from rlhf_tui.project import Project
 from rlhf_tui.runs.ending import Ending, ending, exit_pending
 from rlhf_tui.runs.folder import RunFolder, list_runs
 from rlhf_tui.runs.journal import JournalReader
+from rlhf_tui.runs.saved import KEEPS_NOTHING
 from rlhf_tui.runs.turn import WITHOUT_MODEL
 from rlhf_tui.settings import Settings
 
@@ -38,8 +39,6 @@ STAGE_OF_KIND = {kind: stage for stage, kind in KIND_OF_STAGE.items()}
 ALIVE = ("running", "paused", "queued")
 BROKEN = ("failed", "crashed")
 BROKEN_OFF = (*BROKEN, "stopped")
-#: The kinds of run whose work is worth taking up where it was saved.
-GO_ON = ("generate", "reward", "ppo", "compare", "demo")
 #: So many judgements are usually enough to train on, whether or not more pairs wait.
 ENOUGH = 100
 _MOMENT = 5.0  # seconds
@@ -73,6 +72,11 @@ class Watched:
     @property
     def alive(self) -> bool:
         return self.status in ALIVE
+
+    @property
+    def waits(self) -> bool:
+        """Whether it was stopped or broke off, and kept something to go on from."""
+        return self.status in BROKEN_OFF and self.folder.kind not in KEEPS_NOTHING
 
     def read(self, budget: float) -> bool:
         """Fold what is new in the journal; True when the status or the state moved."""
@@ -180,16 +184,11 @@ class Overview:
         return demo or self.live
 
     def unfinished(self, stage: str) -> Watched | None:
-        """The run of a stage that was stopped or broke off and can be taken up; a part of a demo: the demo.
-
-        A download or an export is begun again, to the same end.
-        """
+        """The run of a stage that can be taken up; for a part of a demo, or before it came so far, the demo."""
         own, demo = self.run(stage), self.demo
-        if demo is not None and (own is None or _is_part(own.folder, demo.folder)):
-            own = demo if own is None or own.status in BROKEN_OFF else None
-        if own is None or own.folder.kind not in GO_ON:
-            return None
-        return own if own.status in BROKEN_OFF else None
+        if demo is not None and (own is None or (own.waits and _is_part(own.folder, demo.folder))):
+            own = demo
+        return own if own is not None and own.waits else None
 
     def in_the_way(self, stage: str) -> Watched | None:
         """The run that keeps a stage from being started: its own, or whichever has the model if none is to wait."""
@@ -227,19 +226,17 @@ class Overview:
         """What to do next, with the key to press."""
         live = self.live
         if live and live.folder.kind in STAGE_OF_KIND:
-            number = [name for name, _ in STAGES].index(STAGE_OF_KIND[live.folder.kind]) + 1
-            return f"{live.name} is going on: press {number} to watch it."
+            return f"{live.name} is going on: press {_key(STAGE_OF_KIND[live.folder.kind])} to watch it."
         if not self.counts.prompts:
             return "Press 2, then i to import prompts from a file, or w to write one. Then generate candidates there."
         open_still = [name for name, _ in STAGES[1:] if self.mark(name) != "done"]
         if self.counts.judgements >= ENOUGH or self.mark("reward") == "done":
             open_still = [name for name in open_still if name != "pairs"]  # pairs that wait keep nobody from going on
-        stage = open_still[0] if open_still else None
-        broken_off = self.unfinished(stage) if stage else None
-        if broken_off is not None:
-            number = [name for name, _ in STAGES].index(stage or "") + 1
-            return f"{broken_off.name} did not finish: press {number}, then r to go on with it."
-        return _NEXT[stage]
+        if not open_still:
+            return _NEXT[None]
+        stage = open_still[0]
+        waits = self.unfinished(stage)
+        return f"{waits.name} did not finish: press {_key(stage)}, then r to go on with it." if waits else _NEXT[stage]
 
     def missing(self, stage: str) -> UserError | None:
         """What must be there before a stage can start; None when it can."""
@@ -343,6 +340,10 @@ def _shown(folders: Sequence[RunFolder]) -> RunFolder:
         (ALIVE.index(status), run.number, run) for run in folders if run.alive and (status := run.status()) in ALIVE
     ]
     return min(alive, key=lambda item: item[:2])[2] if alive else newest
+
+
+def _key(stage: str) -> int:
+    return [name for name, _ in STAGES].index(stage) + 1
 
 
 def _is_part(run: RunFolder, whole: RunFolder) -> bool:

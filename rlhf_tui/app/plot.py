@@ -301,33 +301,3 @@ class Canvas:
         if self.down == 1:
             return [[_ASCII[kind] for kind in row] for row in kinds], kinds
         return [[_BRAILLE[bits] for bits in self._bits[start : start + self.columns]] for start in starts], kinds
-
-
-class Grid:
-    """Dots by kind. In a cell only the strongest kind is drawn: the line hides the band behind it."""
-
-    def __init__(self, width: int, height: int) -> None:
-        self.width = max(width, 0)
-        self.height = max(height, 0)
-        self._dots = bytearray(self.width * self.height)
-
-    def mark(self, x: int, y: int, kind: int) -> None:
-        """Set a dot; LINE wins over BAND, BAND over RULE."""
-        if 0 <= x < self.width and 0 <= y < self.height:
-            at = y * self.width + x
-            if _STRENGTH[kind] > _STRENGTH[self._dots[at]]:
-                self._dots[at] = kind
-
-    def cell(self, x: int, y: int, across: int, down: int) -> tuple[int, int]:
-        """Braille bits and the kind of the cell that is `across` x `down` dots large."""
-        found: dict[int, int] = {}
-        for dy in range(down):
-            base = (y * down + dy) * self.width + x * across
-            for dx in range(across):
-                kind = self._dots[base + dx]
-                if kind:
-                    found[kind] = found.get(kind, 0) | DOTS[dx][dy]
-        if not found:
-            return 0, BLANK
-        kind = max(found, key=lambda name: _STRENGTH[name])
-        return found[kind], kind

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from rlhf_tui.app.plot import LINE, Grid, segment
+from rlhf_tui.app.plot import LINE, Canvas, segment
 
 POINT = 4  # beside plot's BLANK, BAND, LINE and RULE
 WHISKER = 5
@@ -60,26 +60,20 @@ Cells = list[list[tuple[str, int]]]
 
 
 def _braille(line: Sequence[tuple[float, float]], frame: Frame, width: int, height: int) -> Cells:
-    grid = _traced(line, frame, Grid(width * 2, height * 4))
-    found: Cells = []
-    for y in range(height):
-        cells = [grid.cell(x, y, 2, 4) for x in range(width)]
-        found.append([(chr(0x2800 + bits) if bits else " ", kind) for bits, kind in cells])
-    return found
+    texts, kinds = _traced(line, frame, Canvas(width, height, 2, 4)).drawn()
+    return [list(zip(*row, strict=True)) for row in zip(texts, kinds, strict=True)]
 
 
 def _dots(line: Sequence[tuple[float, float]], frame: Frame, width: int, height: int) -> Cells:
-    grid = _traced(line, frame, Grid(width, height))
-    kinds = [[grid.cell(x, y, 1, 1)[1] for x in range(width)] for y in range(height)]
+    _, kinds = _traced(line, frame, Canvas(width, height, 1, 1)).drawn()
     return [[("." if kind else " ", kind) for kind in row] for row in kinds]
 
 
-def _traced(line: Sequence[tuple[float, float]], frame: Frame, grid: Grid) -> Grid:
-    dots = [_place(x, y, frame, grid.width, grid.height) for x, y in line]
+def _traced(line: Sequence[tuple[float, float]], frame: Frame, canvas: Canvas) -> Canvas:
+    dots = [_place(x, y, frame, canvas.width, canvas.height) for x, y in line]
     for one, two in pairwise(dots):
-        for dot in segment(one, two):
-            grid.mark(*dot, LINE)
-    return grid
+        canvas.mark(segment(one, two), LINE)
+    return canvas
 
 
 def _over(cells: Cells, points: Sequence[Point], frame: Frame, width: int, height: int) -> Scene:

@@ -30,8 +30,8 @@ def way_on(run: RunFolder) -> str:
     resume = f"'{resume_command(run)}'"
     if kept := saved(run):
         return f"{kept[0].upper()}{kept[1:]}: {resume} goes on from there."
-    if run.kind in _KEEPS_NOTHING:
-        return _KEEPS_NOTHING[run.kind].format(resume=resume)
+    if run.kind in KEEPS_NOTHING:
+        return KEEPS_NOTHING[run.kind].format(resume=resume)
     anew = "begins anew" if _whole(run) == run.name else "begins this stage anew"
     return f"{_NOTHING.get(run.kind, 'No checkpoint was saved')}: {resume} {anew}."
 
@@ -126,7 +126,7 @@ _NOTHING = {
     "compare": "No answer was kept",
     "demo": "No stage was finished",
 }
-_KEEPS_NOTHING = {
+KEEPS_NOTHING = {
     "chat": "What was said is kept: {resume} goes on with it.",
     "export": "An export is in its place whole or not at all: {resume} writes it if it is not there.",
     "download": "Files that had arrived whole are kept: {resume} fetches the rest.",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, ExitStack
 from typing import Any
 
 import pytest
@@ -333,12 +333,41 @@ async def test_a_run_that_broke_off_is_taken_up_by_a_key_and_not_begun_anew(
         await pilot.press("4")
         await settle(pilot)
         assert "r Go on" in text_of(app)
+        assert app.command_line() == f"rlhf-tui runs resume {run.name} --project {finished.root}"
         await pilot.press("r")
         await app.workers.wait_for_complete()
         await settle(pilot)
         assert app.starting == ""
     assert launched == [run]
     assert sorted(finished.runs.iterdir()) == before
+
+
+async def test_a_demo_that_is_taken_up_is_followed_from_stage_to_stage_again(
+    finished: Project, alive: Hold, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    demo = create_run(finished, "demo")
+    part = create_run(finished, "ppo", parents={"demo": demo.name})
+    with ExitStack() as worker, JournalWriter(demo.events_path) as emit:
+        with JournalWriter(part.events_path) as told:
+            told(Done("stopped"))
+        emit(Stage("ppo"))
+        emit(Done("stopped"))
+
+        def launch(project: Project, run: RunFolder) -> None:
+            assert run == demo
+            worker.enter_context(alive(run))
+            emit(Stage("compare"))
+
+        monkeypatch.setattr("rlhf_tui.app.app.launcher.launch", launch)
+        app = RlhfApp(finished, start="ppo")
+        async with app.run_test() as pilot:
+            await settle(pilot)
+            await pilot.press("r")
+            await app.workers.wait_for_complete()
+            await settle(pilot)
+            app.look()
+            await settle(pilot)
+            assert app.current_mode == "compare"
 
 
 async def test_what_is_missing_is_said_instead_of_started(project: Project, text_of: TextOf) -> None:

@@ -124,7 +124,7 @@ class LabelScreen(Looking):
         """What to say of notes, flags, an order or marks that no answer has been given with."""
         sitting = self._sitting
         begun = sitting is not None and (sitting.begun or (sitting.shown is not None and self._draft.touched))
-        return "What you began to say of this one is stored only with an answer." if begun else ""
+        return "What you began to say is stored only with an answer." if begun else ""
 
     @property
     def kind(self) -> str:

@@ -16,7 +16,7 @@ from textual.screen import Screen
 from textual.widget import Widget
 
 from rlhf_tui.app import keys, keytable, opening, words
-from rlhf_tui.app.overview import GO_ON, Overview, Watched
+from rlhf_tui.app.overview import Overview, Watched
 from rlhf_tui.app.summary import summary, too_small
 from rlhf_tui.app.widgets.panel import Panel, tinted
 from rlhf_tui.app.widgets.status import Ends, KeyLine, StageBar
@@ -99,6 +99,11 @@ class StageScreen(Screen[None]):
         return self.overview.run(self.STAGE)
 
     @property
+    def waiting(self) -> Watched | None:
+        """The run of this stage that can be taken up, while none goes on."""
+        return None if self.overview.live else self.overview.unfinished(self.STAGE)
+
+    @property
     def wide(self) -> bool:
         """Whether there is room for the large layout."""
         return self.app.size.width >= 140 and self.app.size.height >= 40
@@ -119,9 +124,7 @@ class StageScreen(Screen[None]):
         self._fold(too_small(*self.app.size))
         self.set_class(self.roomy, "-roomy")
         self.query_one(StageBar).show([view.mark(name) for name, _ in keytable.STAGES])
-        there = [*self.there]
-        if view.live is None and view.unfinished(self.STAGE):
-            there.append("unfinished")
+        there = [*self.there, *(("unfinished",) if self.waiting else ())]
         footer = keys.footer(
             self.STAGE, self.app.size.width, live=view.live is not None, there=there, keymap=self.rlhf.keymap
         )
@@ -160,9 +163,10 @@ class StageScreen(Screen[None]):
         return self.STAGE
 
     def command_line(self) -> str:
-        """The command that follows the stage's run while it lives, and else does what this screen does."""
-        run = self.run_shown
-        verb = f"runs watch {run.name}" if run is not None and run.alive else self.command()
+        """The command that follows the stage's run while it lives, takes up one that broke off, or starts one."""
+        run, waiting = self.run_shown, self.waiting
+        verb = f"runs resume {waiting.name}" if waiting else self.command()
+        verb = f"runs watch {run.name}" if run is not None and run.alive else verb
         return f"rlhf-tui {verb} --project {shlex.quote(str(self.overview.project.root))}"
 
     def command(self) -> str:
@@ -253,7 +257,7 @@ def state_line(run: Watched, now: float) -> Content:
                 pace = f"{words.size(round(1 / each))}/s"
             parts.append(tinted(f"  {pace}, {words.duration(state.pace.left(now))} left", "quiet"))
     elif state.done:
-        goes_on = "; r goes on with it" if run.status == "stopped" and run.folder.kind in GO_ON else ""
+        goes_on = "; r goes on with it" if run.status == "stopped" and run.waits else ""
         parts.append(Content.assemble("  ", ending(run), goes_on))
     elif run.status == "crashed":
         parts.append(Content(f"  {crash_words(run)}"))
@@ -265,7 +269,7 @@ def crash_words(run: Watched) -> str:
     if run.end is None:
         return ""
     happened = run.end.what.removeprefix(f"{run.name} crashed: ").rstrip(".")
-    goes_on = "r goes on with it, " if run.folder.kind in GO_ON else ""
+    goes_on = "r goes on with it, " if run.waits else ""
     return f"{happened}; {goes_on}L shows its log"
 
 
