@@ -789,7 +789,7 @@ async def test_a_stage_starts_on_what_is_true_now(prompted: Project, monkeypatch
     """Not on what was seen half a second ago: somebody quick judges a pair and presses ⏎ at once."""
     monkeypatch.setattr(RlhfApp, "set_interval", lambda *_, **__: None)  # nobody looks by themselves
     begun: list[str] = []
-    monkeypatch.setattr(RlhfApp, "_start", lambda _, kind, *__: begun.append(kind))
+    monkeypatch.setattr(RlhfApp, "_begin", lambda _, kind, *__: begun.append(kind))
     app = RlhfApp(prompted)
     async with app.run_test(size=(80, 24)) as pilot:
         await pilot.press("3")
